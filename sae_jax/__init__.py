@@ -1,0 +1,5 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sparse autoencoders on JAX: train them at scale, diff models with them."""
+
+__version__ = "0.1.0"

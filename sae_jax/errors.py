@@ -1,0 +1,11 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that means "the user can mend this"."""
+
+
+class InputError(ValueError):
+  """A wrong command line, config, path or file.
+
+  The message names the value, the place and the remedy. `sae-jax` prints it
+  without a traceback and exits with code 2.
+  """
