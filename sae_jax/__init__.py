@@ -2,4 +2,4 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sparse autoencoders on JAX: train them at scale, diff models with them."""
 
-__version__ = "0.1.0"
+from sae_jax.version import __version__ as __version__
