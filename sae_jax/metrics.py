@@ -7,6 +7,7 @@ at or after the resumed step is cut off first, so that the file always reads
 like that of one uninterrupted run.
 """
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -19,7 +20,7 @@ import jax
 import tensorboardX
 import tqdm
 
-from sae_jax import artifacts
+from sae_jax import artifacts, errors
 
 
 class NonFiniteError(FloatingPointError):
@@ -29,13 +30,16 @@ class NonFiniteError(FloatingPointError):
 class Writer:
   """Appends metrics of one run directory; process 0 only should own one."""
 
-  def __init__(self, directory: pathlib.Path, start_step: int):
+  def __init__(
+    self, directory: pathlib.Path, start_step: int, wandb_project: str = ""
+  ):
     self._path = directory / "metrics.jsonl"
     _cut(self._path, start_step)
     self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
     self._board = tensorboardX.SummaryWriter(
       str(directory / "tensorboard"), purge_step=start_step
     )
+    self._wandb = _open_wandb(directory, wandb_project)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line; a non-finite number becomes null (JSON has none)."""
@@ -46,10 +50,14 @@ class Writer:
     self._file.write(json.dumps({"step": step, **line}) + "\n")
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
+    if self._wandb is not None:
+      self._wandb.log(dict(values), step=step)
 
   def close(self) -> None:
     self._file.close()
     self._board.close()
+    if self._wandb is not None:
+      self._wandb.finish()
 
 
 class OneStepLate:
@@ -154,6 +162,19 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
       if text.endswith("\n"):
         lines.append(json.loads(text))
   return lines
+
+
+def _open_wandb(directory: pathlib.Path, project: str) -> Any:
+  if not project:
+    return None
+  if importlib.util.find_spec("wandb") is None:
+    raise errors.InputError(
+      f"wandb_project={project!r}, but wandb is not installed: pip install"
+      " wandb, or leave the field empty"
+    )
+  wandb = importlib.import_module("wandb")
+  name = artifacts.hash_json(str(directory))[:16]
+  return wandb.init(project=project, id=name, resume="allow")
 
 
 def _cut(path: pathlib.Path, start_step: int) -> None:
