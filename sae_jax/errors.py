@@ -9,3 +9,10 @@ class InputError(ValueError):
   The message names the value, the place and the remedy. `sae-jax` prints it
   without a traceback and exits with code 2.
   """
+
+
+class Interrupted(Exception):
+  """A signal asked the job to stop; what was done is saved.
+
+  `sae-jax` prints the message, which says how to go on, and exits with 1.
+  """

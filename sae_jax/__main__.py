@@ -1,0 +1,117 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`sae-jax JOB …`: reads the command line, runs one job, prints its result.
+
+The result is one JSON line, last on stdout. Exit codes: 0 done, 2 wrong usage,
+config or input, 1 anything else; the last line on stderr says what to do.
+"""
+
+import errno
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags, logging
+
+from sae_jax import config as config_lib
+from sae_jax import errors, metrics, version
+
+# Jobs that take a config; each module has `Config` and `run(config, out)`.
+CONFIG_JOBS = {
+  "harvest": "text and a language model -> an activation store",
+  "train": "a store -> a sparse autoencoder",
+  "evaluate": "a trained SAE, its store and language model -> metrics",
+}
+# Jobs that take paths; each module has `run(paths, out)`.
+PATH_JOBS = {
+  "report": "runs and evaluations -> one HTML page",
+  "verify": "check every byte of stores",
+}
+USAGE = "\n".join(
+  [
+    "usage: sae-jax JOB --config=FILE.py [--config.field=value ...] --out=DIR",
+    "       sae-jax report DIR... [--out=FILE.html]",
+    "       sae-jax verify DIR...",
+    "",
+    *(f"  {job:10s} {text}" for job, text in (CONFIG_JOBS | PATH_JOBS).items()),
+    "",
+    f"sae-jax {version.__version__}; configs to start from are in configs/",
+  ]
+)
+
+_CONFIG = flags.DEFINE_string("config", None, "Python file with get_config().")
+_OUT = flags.DEFINE_string("out", None, "Where the result goes.")
+
+
+def main() -> None:
+  """The `sae-jax` command."""
+  os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+  sys.exit(run(sys.argv))
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs one command line and returns its exit code."""
+  logging.set_verbosity(logging.ERROR)
+  overrides = [a for a in argv[1:] if a.startswith("--config.")]
+  plain = [a for a in argv if not a.startswith("--config.")]
+  try:
+    if "--help" in plain or "-h" in plain or len(plain) == 1:
+      print(USAGE)
+      return 0 if len(plain) > 1 else 2
+    words = flags.FLAGS(plain)[1:]
+    result = _run_job(words, [o.removeprefix("--config.") for o in overrides])
+  except flags.Error as error:
+    return _fail(2, f"{error}\n{USAGE}")
+  except errors.InputError as error:
+    return _fail(2, str(error))
+  except errors.Interrupted as error:
+    return _fail(1, str(error))
+  except KeyboardInterrupt:
+    return _fail(1, "interrupted; run the same command again to go on")
+  except metrics.NonFiniteError as error:
+    return _fail(1, str(error))
+  except OSError as error:
+    if error.errno != errno.ENOSPC:
+      raise
+    where = f" while writing {error.filename}" if error.filename else ""
+    return _fail(1, f"the disk is full{where}; free some space and run again")
+  print(json.dumps(result))
+  return 0
+
+
+def _run_job(words: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
+  job, paths = words[0], list(words[1:])
+  if job in PATH_JOBS:
+    if not paths:
+      raise errors.InputError(f"sae-jax {job}: name at least one directory")
+    if overrides or _CONFIG.value:
+      raise errors.InputError(f"sae-jax {job} takes no --config")
+    return _module(job).run(paths, _OUT.value)
+  if job not in CONFIG_JOBS:
+    known = ", ".join(CONFIG_JOBS | PATH_JOBS)
+    raise errors.InputError(f"no job {job!r}; jobs: {known}")
+  if paths:
+    raise errors.InputError(f"sae-jax {job}: unexpected argument {paths[0]!r}")
+  if not _CONFIG.value:
+    raise errors.InputError(f"sae-jax {job}: --config=FILE.py is missing")
+  if not _OUT.value:
+    raise errors.InputError(f"sae-jax {job}: --out=DIR is missing")
+  module = _module(job)
+  config = config_lib.load(_CONFIG.value, module.Config, overrides)
+  return module.run(config, _OUT.value)
+
+
+def _module(job: str) -> Any:
+  return importlib.import_module(f"sae_jax.jobs.{job}")
+
+
+def _fail(code: int, message: str) -> int:
+  print(f"sae-jax: {message}", file=sys.stderr)
+  return code
+
+
+if __name__ == "__main__":
+  main()
