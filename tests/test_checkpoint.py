@@ -1,0 +1,113 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: asynchronous, atomic, and skipped when damaged."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sae_jax import checkpoint, mesh
+
+
+def make_state(value, config=None):
+  made = mesh.make(config or mesh.MeshConfig(data=2))
+  rows = jax.NamedSharding(made, jax.P("latent", None))
+  whole = jax.NamedSharding(made, jax.P())
+  w_FD = value + np.arange(1024, dtype=np.float32).reshape(64, 16)
+  return {
+    "w_FD": jax.device_put(w_FD, rows),
+    "step": jax.device_put(np.int32(value), whole),
+  }
+
+
+increment = jax.jit(
+  lambda state: jax.tree.map(lambda a: a + 1, state), donate_argnums=0
+)
+
+
+def save_three(directory):
+  """Checkpoints 0, 5, 10 of a state that is donated right after each save."""
+  checkpoints = checkpoint.Checkpoints(directory)
+  state = make_state(0)
+  for step in range(11):
+    if step % 5 == 0:
+      checkpoints.save(step, state, {"at": step})
+    state = increment(state)
+  checkpoints.wait()
+  checkpoints.close()
+
+
+def restore(directory, config=None):
+  checkpoints = checkpoint.Checkpoints(directory)
+  found = checkpoints.restore_latest(make_state(0, config))
+  checkpoints.close()
+  return found
+
+
+def test_what_was_saved_comes_back_though_the_state_was_donated(tmp_path):
+  save_three(tmp_path / "c")
+  state, stream = restore(tmp_path / "c")
+  assert stream == {"at": 10}
+  np.testing.assert_array_equal(state["w_FD"], make_state(10)["w_FD"])
+  assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["10", "5"]
+
+
+@pytest.mark.parametrize("sizes", [(1, 8), (8, 1), (4, 2)])
+def test_a_checkpoint_loads_on_another_mesh(tmp_path, sizes):
+  save_three(tmp_path / "c")
+  config = mesh.MeshConfig(data=sizes[0], latent=sizes[1])
+  state, _ = restore(tmp_path / "c", config)
+  expected = make_state(10, config)
+  assert state["w_FD"].sharding == expected["w_FD"].sharding
+  np.testing.assert_array_equal(state["w_FD"], expected["w_FD"])
+
+
+@pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, how, capsys):
+  save_three(tmp_path / "whole")
+  data = sorted((tmp_path / "whole" / "10" / "state" / "d").iterdir())
+  names = [p.relative_to(tmp_path / "whole") for p in data]
+  names.append(
+    (tmp_path / "whole" / "10" / "stream" / "metadata").relative_to(
+      tmp_path / "whole"
+    )
+  )
+  for i, name in enumerate(names):
+    copy = tmp_path / f"{how}{i}"
+    shutil.copytree(tmp_path / "whole", copy)
+    content = bytearray((copy / name).read_bytes())
+    if how == "delete":
+      (copy / name).unlink()
+    elif how == "truncate":
+      (copy / name).write_bytes(content[: len(content) // 2])
+    else:
+      content[len(content) // 2] ^= 0x10
+      (copy / name).write_bytes(content)
+    state, stream = restore(copy)
+    assert stream == {"at": 5}
+    np.testing.assert_array_equal(state["w_FD"], make_state(5)["w_FD"])
+    assert "checkpoint 10" in capsys.readouterr().err
+    assert (copy / "damaged-10").is_dir()
+
+
+def test_a_save_that_was_cut_off_does_not_count(tmp_path):
+  save_three(tmp_path / "c")
+  aside = tmp_path / "c" / "15.orbax-checkpoint-tmp"
+  shutil.copytree(tmp_path / "c" / "10" / "state", aside)
+  _, stream = restore(tmp_path / "c")
+  assert stream == {"at": 10}
+
+
+def test_an_empty_directory_has_nothing_to_restore(tmp_path):
+  assert restore(tmp_path / "c") is None
+
+
+def test_the_fingerprint_sees_swapped_values():
+  def fingerprint(values):
+    return checkpoint._fingerprint({"x": jnp.asarray(values, jnp.float32)})
+
+  assert fingerprint([1, 2, 3]) != fingerprint([2, 1, 3])
+  assert fingerprint([1, 2, 3]) == fingerprint([1, 2, 3])
