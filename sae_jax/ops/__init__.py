@@ -1,0 +1,15 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Fused operations of a sparse autoencoder, one folder per operation."""
+
+from sae_jax.ops.pair_grads.api import pair_grads, pair_sums
+from sae_jax.ops.sparse_decode.api import row_dots, sparse_decode
+from sae_jax.ops.topk_encode.api import topk_encode
+
+__all__ = [
+  "pair_grads",
+  "pair_sums",
+  "row_dots",
+  "sparse_decode",
+  "topk_encode",
+]

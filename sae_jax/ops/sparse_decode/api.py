@@ -1,0 +1,90 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`sparse_decode` and `row_dots`: each other's gradient.
+
+Both gather the rows that a batch row selects; indices must be in range.
+"""
+
+import functools
+
+import jax
+
+from sae_jax.ops import dispatch
+from sae_jax.ops.pair_grads import api as pair_grads_api
+from sae_jax.ops.sparse_decode import chunked, reference
+
+DECODE = {
+  "reference": reference.sparse_decode,
+  "cpu": chunked.sparse_decode_cpu,
+  "xla": chunked.sparse_decode_xla,
+}
+ROW_DOTS = {
+  "reference": reference.row_dots,
+  "cpu": chunked.row_dots_cpu,
+  "xla": chunked.row_dots_xla,
+}
+
+
+def row_dots(
+  x_BD: jax.Array,
+  indices_BK: jax.Array,
+  w_FD: jax.Array,
+  *,
+  implementation: str | None = None,
+) -> jax.Array:
+  """`out[b, k] = x[b] · w[indices[b, k]]`, [B, K].
+
+  The gradient of `sparse_decode` with respect to its values. Indices must be
+  in [0, F). Accumulates in float32 (float64 for float64 inputs).
+  """
+  dots = dispatch.choose("row_dots", ROW_DOTS, implementation)
+  return dots(x_BD, indices_BK, w_FD)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _sparse_decode(values_BK, indices_BK, w_dec_FD, implementation):
+  decode = dispatch.choose("sparse_decode", DECODE, implementation)
+  return decode(values_BK, indices_BK, w_dec_FD)
+
+
+def sparse_decode(
+  values_BK: jax.Array,
+  indices_BK: jax.Array,
+  w_dec_FD: jax.Array,
+  *,
+  implementation: str | None = None,
+) -> jax.Array:
+  """`out[b] = Σ_k values[b, k] · w_dec[indices[b, k]]`, [B, D].
+
+  Indices must be in [0, F); a latent may repeat in a row when its gradient is
+  not asked for. Accumulates in float32 (float64 for float64 inputs).
+  Differentiable in the values and the rows, deterministically.
+  """
+  return _sparse_decode(values_BK, indices_BK, w_dec_FD, implementation)
+
+
+def _forward(values_BK, indices_BK, w_dec_FD, implementation):
+  out_BD = _sparse_decode(values_BK, indices_BK, w_dec_FD, implementation)
+  return out_BD, (values_BK, indices_BK, w_dec_FD)
+
+
+def _backward(implementation, saved, grad_BD):
+  values_BK, indices_BK, w_dec_FD = saved
+  grad_values_BK = row_dots(
+    grad_BD, indices_BK, w_dec_FD, implementation=implementation
+  )
+  grad_w_FD = pair_grads_api.pair_grads(
+    values_BK,
+    indices_BK,
+    grad_BD,
+    w_dec_FD.shape[0],
+    implementation=implementation,
+  )
+  return (
+    grad_values_BK.astype(values_BK.dtype),
+    None,
+    grad_w_FD.astype(w_dec_FD.dtype),
+  )
+
+
+_sparse_decode.defvjp(_forward, _backward)

@@ -1,0 +1,35 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The dense definition: all pre-activations, then `lax.top_k`."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def pre_activations(
+  x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array
+) -> jax.Array:
+  """`x · w_encᵀ + b_enc`, [B, F], accumulated in float32 (or float64).
+
+  The inputs' dtype decides how the product is computed: bfloat16 operands are
+  multiplied as such, float32 operands at full precision on every platform
+  (accelerators otherwise round them to bfloat16 or TF32).
+  """
+  dtype = jnp.promote_types(x_BD.dtype, jnp.float32)
+  pre_BF = lax.dot_general(
+    x_BD,
+    w_enc_FD,
+    (((1,), (1,)), ((), ())),
+    precision=lax.Precision.HIGHEST,
+    preferred_element_type=dtype,
+  )
+  return pre_BF + b_enc_F.astype(dtype)[None, :]
+
+
+def topk_encode(
+  x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+  """See `api.topk_encode`; writes [B, F]."""
+  values_BK, indices_BK = lax.top_k(pre_activations(x_BD, w_enc_FD, b_enc_F), k)
+  return values_BK, indices_BK

@@ -1,0 +1,28 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The exact top-k of latents that are split over a mesh axis.
+
+Only candidate values travel: B · shards · K numbers per row batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def winners(values_BK: jax.Array, k: int, axis_name: str | None) -> jax.Array:
+  """How many of this shard's candidates are among the k best of all, [B].
+
+  Runs inside `shard_map`. `values_BK` are the shard's own best candidates in
+  the order of `topk_encode`, at least min(k, latents per shard) of them. The
+  winners of a shard are then its first ones, so that a count says it all.
+  Shard s holds lower latents than shard s + 1 and `lax.top_k` prefers lower
+  positions, hence ties go to the lower latent as they do on one device.
+  """
+  if axis_name is None:
+    return jnp.full(values_BK.shape[:1], min(k, values_BK.shape[1]), jnp.int32)
+  per_shard = values_BK.shape[1]
+  all_BC = lax.all_gather(values_BK, axis_name, axis=1, tiled=True)
+  _, place_BK = lax.top_k(all_BC, k)
+  mine_BK = place_BK // per_shard == lax.axis_index(axis_name)
+  return jnp.sum(mine_BK, axis=1, dtype=jnp.int32)

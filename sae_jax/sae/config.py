@@ -1,0 +1,62 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a dictionary is and how it is trained, as numbers."""
+
+import dataclasses
+import math
+
+from sae_jax import errors
+
+MATMUL_DTYPES = ("bfloat16", "float32")
+# Saturating int32 counters must be able to reach the threshold.
+_MAX_DEAD_AFTER = 2**31 - 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SaeConfig:
+  """A TopK autoencoder with AuxK (Gao et al. 2024, arXiv:2406.04093)."""
+
+  latents: int  # F
+  k: int  # active latents per row, K
+  aux_k: int | None = None  # None: d_model // 2, at most F
+  aux_coefficient: float = 1 / 32  # 0 turns AuxK off
+  dead_after_tokens: int = 10_000_000  # tokens without firing
+  decoder_bias: str = "geometric_median"  # initial b_dec; or "mean"
+  # How the dense products are multiplied; sums are float32 either way. On CPUs
+  # too bfloat16 nearly halves the encoder's time.
+  matmul_dtype: str = "bfloat16"  # or "float32"
+
+  def __post_init__(self):
+    if self.latents < 1:
+      raise errors.InputError(f"sae.latents={self.latents}: need at least 1")
+    if not 1 <= self.k <= self.latents:
+      raise errors.InputError(
+        f"sae.k={self.k}: need 1 <= k <= latents ({self.latents})"
+      )
+    if self.aux_k is not None and not 1 <= self.aux_k <= self.latents:
+      raise errors.InputError(
+        f"sae.aux_k={self.aux_k}: need 1 <= aux_k <= latents"
+        f" ({self.latents}), or None for half the model's width"
+      )
+    if not (math.isfinite(self.aux_coefficient) and self.aux_coefficient >= 0):
+      raise errors.InputError(
+        f"sae.aux_coefficient={self.aux_coefficient}: need a number >= 0"
+      )
+    if not 1 <= self.dead_after_tokens <= _MAX_DEAD_AFTER:
+      raise errors.InputError(
+        f"sae.dead_after_tokens={self.dead_after_tokens}: need 1 to"
+        f" {_MAX_DEAD_AFTER}"
+      )
+    if self.decoder_bias not in ("geometric_median", "mean"):
+      raise errors.InputError(
+        f"sae.decoder_bias={self.decoder_bias!r}: choose 'geometric_median' or"
+        " 'mean'"
+      )
+    if self.matmul_dtype not in MATMUL_DTYPES:
+      raise errors.InputError(
+        f"sae.matmul_dtype={self.matmul_dtype!r}: choose one of {MATMUL_DTYPES}"
+      )
+
+  def resolve_aux_k(self, d_model: int) -> int:
+    """AuxK's latents per row: half the model's width by default (App. A.2)."""
+    return min(self.aux_k or max(1, d_model // 2), self.latents)

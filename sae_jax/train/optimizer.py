@@ -1,0 +1,146 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Adam for a dictionary whose decoder rows stay on the unit sphere.
+
+One optax chain: remove each decoder row's radial gradient, Adam, learning rate,
+put the rows back on the sphere. Every part is local to a latent's row, so the
+chain runs on sharded parameters without communication.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sae_jax import errors, sae
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+  """Adam and its schedule.
+
+  There is no gradient clipping: with a radial projection and Adam's own scaling
+  the published TopK recipes do without (Gao et al. 2024). A step that goes
+  wrong shows as a non-finite `train/loss`, which stops the run.
+  """
+
+  learning_rate: float | None = None  # None: 2e-4 / sqrt(latents / 2**14)
+  warmup_steps: int = 1000  # linear, from lr / warmup_steps
+  decay_fraction: float = 0.2  # of all steps, at the end, linear towards 0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+
+  def __post_init__(self):
+    rate = self.learning_rate
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+      raise errors.InputError(
+        f"optimizer.learning_rate={rate}: need a number > 0, or None for"
+        " 2e-4 / sqrt(latents / 2**14)"
+      )
+    if self.warmup_steps < 0:
+      raise errors.InputError(
+        f"optimizer.warmup_steps={self.warmup_steps}: need 0 or more"
+      )
+    if not 0 <= self.decay_fraction <= 1:
+      raise errors.InputError(
+        f"optimizer.decay_fraction={self.decay_fraction}: need 0 to 1"
+      )
+    for name, value in (("b1", self.b1), ("b2", self.b2)):
+      if not 0 <= value < 1:
+        raise errors.InputError(
+          f"optimizer.{name}={value}: need 0 <= {name} < 1"
+        )
+    if not (math.isfinite(self.eps) and self.eps > 0):
+      raise errors.InputError(f"optimizer.eps={self.eps}: need a number > 0")
+
+
+def resolve_learning_rate(config: OptimizerConfig, latents: int) -> float:
+  """The peak rate: as given, or 2e-4 / sqrt(latents / 2^14) (Gao et al.)."""
+  if config.learning_rate is not None:
+    return config.learning_rate
+  return 2e-4 / math.sqrt(latents / 2**14)
+
+
+def schedule(
+  config: OptimizerConfig, *, latents: int, steps: int
+) -> optax.Schedule:
+  """Step (from 0) → rate: linear warm-up, constant, linear decay.
+
+  Step i < warmup_steps has (i + 1) / warmup_steps of the peak, the last step
+  has 1 / decay_steps of it; where the two overlap the smaller one holds.
+  """
+  peak = resolve_learning_rate(config, latents)
+  warmup = config.warmup_steps
+  decay = round(config.decay_fraction * steps)
+
+  def rate(step):
+    step = jnp.asarray(step, jnp.float32)
+    up = (step + 1) / max(warmup, 1) if warmup else 1.0
+    down = (steps - step) / max(decay, 1) if decay else 1.0
+    return peak * jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
+
+  return rate
+
+
+def remove_radial() -> optax.GradientTransformation:
+  """Removes from each decoder row's gradient its component along the row.
+
+  Moving along the row would be undone by the renormalisation, but would enter
+  Adam's moments.
+  """
+
+  def update(updates, params):
+    grad_FD, row_FD = updates.w_dec_FD, params.w_dec_FD
+    along_F1 = jnp.sum(grad_FD * row_FD, axis=1, keepdims=True)
+    square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
+    return dataclasses.replace(
+      updates, w_dec_FD=grad_FD - along_F1 / square_F1 * row_FD
+    )
+
+  return optax.stateless(update)
+
+
+def keep_unit_rows() -> optax.GradientTransformation:
+  """Changes the update so that decoder rows have norm 1 after it."""
+
+  def update(updates, params):
+    moved_FD = params.w_dec_FD + updates.w_dec_FD
+    norm_F1 = jnp.linalg.norm(moved_FD, axis=1, keepdims=True)
+    return dataclasses.replace(
+      updates, w_dec_FD=moved_FD / norm_F1 - params.w_dec_FD
+    )
+
+  return optax.stateless(update)
+
+
+def make_optimizer(
+  config: OptimizerConfig, *, latents: int, steps: int
+) -> optax.GradientTransformation:
+  """The whole chain for `sae.Params`; `steps` is the length of the run."""
+  return optax.chain(
+    remove_radial(),
+    optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+    optax.scale_by_learning_rate(
+      schedule(config, latents=latents, steps=steps)
+    ),
+    keep_unit_rows(),
+  )
+
+
+def state_sharding(
+  optimizer: optax.GradientTransformation,
+  params: sae.Params,
+  params_sharding: sae.Params,
+  replicated: jax.sharding.Sharding,
+) -> optax.OptState:
+  """Shardings of the optimizer's state: moments lie like their parameters."""
+  return optax.tree.map_params(
+    optimizer,
+    lambda _, sharding: sharding,
+    jax.eval_shape(optimizer.init, params),
+    params_sharding,
+    transform_non_params=lambda _: replicated,
+  )
