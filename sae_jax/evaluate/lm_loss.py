@@ -1,0 +1,241 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the language model loses when it must read the SAE's reconstruction.
+
+Runs the model over held-out contexts four times: clean, with the hook's
+activations replaced by their reconstructions, by zero, and by their mean.
+All three replacements touch the same positions: those that are rows of the
+store. The others (special tokens, outlier norms), on which the SAE was never
+trained, pass through unchanged.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sae_jax import errors, lm, sae
+from sae_jax.evaluate import heldout
+
+_RESAMPLES = 2000  # of the bootstrap: 95 % limits to about 1/40 of their width
+_PAD_TO = 64  # sequence lengths are rounded up to this, to compile few shapes
+_ARMS = ("clean", "spliced", "zero", "mean")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LmLoss:
+  """Cross-entropies in nats per predicted token, over all contexts."""
+
+  contexts: int
+  tokens: int  # predicted tokens
+  replaced_frac: float  # share of the positions that the edits replaced
+  ce_clean: float
+  ce_spliced: float
+  ce_zero: float
+  ce_mean: float
+  kl: float  # mean over predictions of KL(clean ‖ spliced), nats
+  loss_recovered: float | None  # None: ablation does no harm to recover from
+  loss_recovered_95: tuple[float, float] | None  # bootstrap over contexts
+
+
+def measure(
+  dictionary: sae.Sae,
+  model: lm.LanguageModel,
+  hook: str,
+  contexts: Sequence[heldout.Context],
+  mean_D: np.ndarray,
+  *,
+  batch_contexts: int = 8,
+  seed: int = 0,
+  progress: Callable[[int], None] | None = None,
+) -> LmLoss:
+  """Measures loss recovered = (CE_zero − CE_spliced) / (CE_zero − CE_clean).
+
+  A prediction counts when both its last token and its target are tokens of
+  the context, special ones included; padding never counts.
+
+  Args:
+    dictionary: takes and returns raw activations of `hook`.
+    model: with every block loaded.
+    hook: where the SAE reads and writes.
+    contexts: see `heldout.contexts`.
+    mean_D: the mean activation, for mean ablation.
+    batch_contexts: contexts per forward pass; the memory is a few times
+      `batch_contexts · T · vocabulary` float32.
+    seed: of the bootstrap.
+    progress: called with the number of contexts done.
+
+  Raises:
+    errors.InputError: layers are missing, or no context has two tokens.
+  """
+  _check_layers(model)
+  contexts = [c for c in contexts if len(c.tokens_T) > 1]
+  if not contexts:
+    raise errors.InputError(
+      "every held-out context is a single token, which predicts nothing;"
+      " harvest longer documents"
+    )
+  sums_N6 = np.zeros((len(contexts), 6))
+  done = 0
+  for rows_B, batch in _batches(contexts, batch_contexts, _lanes(model)):
+    sums_6B = _run(dictionary, model, hook, batch, mean_D)
+    sums_N6[rows_B] = np.asarray(sums_6B, np.float64).T[: len(rows_B)]
+    done += len(rows_B)
+    if progress is not None:
+      progress(done)
+  replaced = sum(int(c.kept_T.sum()) for c in contexts)
+  return _summary(
+    sums_N6, replaced / sum(len(c.tokens_T) for c in contexts), seed
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+  tokens_BT: jax.Array  # int32
+  mask_BT: jax.Array  # bool: not padding
+  kept_BT: jax.Array  # bool: replaced by the edits
+  weight_BT: jax.Array  # float32: 1 where position t predicts a real t + 1
+
+
+def _batches(
+  contexts: Sequence[heldout.Context], size: int, lanes: int
+) -> Iterator[tuple[np.ndarray, _Batch]]:
+  """Contexts of similar length together; short batches are padded."""
+  size = -(-size // lanes) * lanes
+  order = np.argsort([len(c.tokens_T) for c in contexts], kind="stable")
+  for start in range(0, len(order), size):
+    rows_B = order[start : start + size]
+    longest = len(contexts[rows_B[-1]].tokens_T)
+    length = -(-longest // _PAD_TO) * _PAD_TO
+    tokens_BT = np.zeros((size, length), np.int32)
+    mask_BT = np.zeros((size, length), bool)
+    kept_BT = np.zeros((size, length), bool)
+    weight_BT = np.zeros((size, length), np.float32)
+    for i in range(size):
+      # A batch is filled up with copies of its first context, of no weight.
+      context = contexts[rows_B[i if i < len(rows_B) else 0]]
+      n = len(context.tokens_T)
+      tokens_BT[i, :n] = context.tokens_T
+      mask_BT[i, :n] = True
+      kept_BT[i, :n] = context.kept_T
+      weight_BT[i, : n - 1] = i < len(rows_B)
+    yield rows_B, _Batch(tokens_BT, mask_BT, kept_BT, weight_BT)
+
+
+def _run(dictionary, model, hook, batch: _Batch, mean_D) -> jax.Array:
+  """[6, B]: predicted tokens, the four losses and the KL, summed."""
+  kept_BT = jnp.asarray(batch.kept_BT)
+  edits = {
+    "clean": (),
+    "spliced": (lm.Edit(hook, splice, (dictionary, kept_BT)),),
+    "zero": (lm.Edit(hook, replace, (jnp.zeros(len(mean_D)), kept_BT)),),
+    "mean": (
+      lm.Edit(hook, replace, (jnp.asarray(mean_D, jnp.float32), kept_BT)),
+    ),
+  }
+  clean_BTV, sums = None, [jnp.sum(batch.weight_BT, axis=-1)]
+  for arm in _ARMS:
+    logits_BTV = lm.logits(
+      model, batch.tokens_BT, batch.mask_BT, edits=edits[arm]
+    )
+    sums.append(_cross_entropy(logits_BTV, batch.tokens_BT, batch.weight_BT))
+    if arm == "clean":
+      clean_BTV = logits_BTV
+    if arm == "spliced":
+      kl_B = _kl(clean_BTV, logits_BTV, batch.weight_BT)
+      clean_BTV = None  # the largest array here; let it go before two more
+  return jnp.stack([*sums, kl_B])
+
+
+def splice(
+  h_BTD: jax.Array, mask_BT: jax.Array, dictionary: sae.Sae, kept_BT: jax.Array
+) -> jax.Array:
+  """An edit: the reconstruction at the kept positions."""
+  flat_ND = h_BTD.reshape(-1, h_BTD.shape[-1])
+  x_hat_ND = sae.decode(dictionary, *sae.encode(dictionary, flat_ND))
+  x_hat_BTD = x_hat_ND.reshape(h_BTD.shape).astype(h_BTD.dtype)
+  return jnp.where((kept_BT & mask_BT)[..., None], x_hat_BTD, h_BTD)
+
+
+def replace(
+  h_BTD: jax.Array, mask_BT: jax.Array, value_D: jax.Array, kept_BT: jax.Array
+) -> jax.Array:
+  """An edit: one vector at the kept positions."""
+  return jnp.where(
+    (kept_BT & mask_BT)[..., None],
+    value_D.astype(h_BTD.dtype)[None, None, :],
+    h_BTD,
+  )
+
+
+@jax.jit
+def _cross_entropy(
+  logits_BTV: jax.Array, tokens_BT: jax.Array, weight_BT: jax.Array
+) -> jax.Array:
+  logits_BTV = logits_BTV.astype(jnp.float32)
+  targets_BT = jnp.roll(tokens_BT, -1, axis=1)  # the last one weighs nothing
+  hit_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)
+  nats_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - hit_BT[..., 0]
+  return jnp.sum(jnp.where(weight_BT > 0, nats_BT, 0), axis=-1)
+
+
+@jax.jit
+def _kl(
+  clean_BTV: jax.Array, other_BTV: jax.Array, weight_BT: jax.Array
+) -> jax.Array:
+  log_p_BTV = jax.nn.log_softmax(clean_BTV.astype(jnp.float32))
+  log_q_BTV = jax.nn.log_softmax(other_BTV.astype(jnp.float32))
+  nats_BT = jnp.sum(jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV), axis=-1)
+  return jnp.sum(jnp.where(weight_BT > 0, nats_BT, 0), axis=-1)
+
+
+def _summary(sums_N6: np.ndarray, replaced_frac: float, seed: int) -> LmLoss:
+  tokens, clean, spliced, zero, mean, kl = sums_N6.sum(0)
+  recovered = _recovered(sums_N6.sum(0))
+  return LmLoss(
+    contexts=len(sums_N6),
+    tokens=int(tokens),
+    replaced_frac=replaced_frac,
+    ce_clean=clean / tokens,
+    ce_spliced=spliced / tokens,
+    ce_zero=zero / tokens,
+    ce_mean=mean / tokens,
+    kl=kl / tokens,
+    loss_recovered=None if np.isnan(recovered) else float(recovered),
+    loss_recovered_95=_bootstrap(sums_N6, seed),
+  )
+
+
+def _recovered(sums_X6: np.ndarray) -> np.ndarray:
+  _, clean_X, spliced_X, zero_X = np.moveaxis(sums_X6, -1, 0)[:4]
+  gap_X = zero_X - clean_X
+  return np.where(
+    gap_X > 0, (zero_X - spliced_X) / np.where(gap_X > 0, gap_X, 1), np.nan
+  )
+
+
+def _bootstrap(sums_N6: np.ndarray, seed: int) -> tuple[float, float] | None:
+  """95 % limits of loss recovered, contexts drawn with replacement."""
+  n = len(sums_N6)
+  if n < 2:
+    return None
+  rng = np.random.default_rng(seed)
+  times_RN = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+  low, high = np.quantile(_recovered(times_RN @ sums_N6), [0.025, 0.975])
+  return None if np.isnan(low + high) else (float(low), float(high))
+
+
+def _lanes(model: lm.LanguageModel) -> int:
+  return 1 if model.mesh is None else model.mesh.shape["data"]
+
+
+def _check_layers(model: lm.LanguageModel) -> None:
+  if model.layers != model.config.num_layers:
+    raise errors.InputError(
+      f"{model.source} is loaded up to block {model.layers} of"
+      f" {model.config.num_layers}, but the LM loss needs all of them; load it"
+      " with layers=None"
+    )
