@@ -8,7 +8,9 @@ devices or processes, nor on buffers, nor on the version of grain.
 """
 
 import dataclasses
+import functools
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ from sae_jax import errors
 from sae_jax.stream import order
 
 _VERSION = 1
+# On the devices besides the one in use: one is taken while one is copied.
+_BATCHES_AHEAD = 2
 
 
 def _rows_by_process(sharding, batch_size):
@@ -37,13 +41,14 @@ def _rows_by_process(sharding, batch_size):
 class _Draws:
   """A grain source: the chunks of one lane's draws, from a draw on."""
 
-  def __init__(self, plan, lane, start, store, hook):
-    self._plan, self._lane, self._store, self._hook = plan, lane, store, hook
+  def __init__(self, plan, lane, start, store, hook, stop):
+    self.plan = plan
+    self._lane, self._store, self._hook, self._stop = lane, store, hook, stop
     self._round, self._draw, self._skip = start
     self._dealt = None, None
 
   def __len__(self) -> int:
-    plan = self._plan
+    plan = self.plan
     if plan.block is None:
       return sys.maxsize
     return (
@@ -51,7 +56,7 @@ class _Draws:
     )
 
   def __getitem__(self, index: int):
-    plan = self._plan
+    plan = self.plan
     draws = plan.draws(0)  # as in every round but a bounded store's last
     round_ = min(self._round + (self._draw + index) // draws, plan.rounds - 1)
     draw = self._draw + index - (round_ - self._round) * draws
@@ -64,7 +69,7 @@ class _Draws:
     return blocks, (draw, round_, self._lane), self._skip if index == 0 else 0
 
 
-def _mix(seed: int, element) -> np.ndarray:
+def _mix(element, *, seed: int) -> np.ndarray:
   """Permutes the rows of a draw: one copy, straight from the chunks."""
   blocks, counter, skip = element
   n = sum(len(block) for block in blocks)
@@ -78,7 +83,7 @@ def _mix(seed: int, element) -> np.ndarray:
   return rows_ND[skip:]
 
 
-def _assemble(parts, lanes, sharding, batch_size) -> jax.Array:
+def _assemble(parts, *, lanes, sharding, batch_size) -> jax.Array:
   """Lane parts of this process to a global array, without a joined copy."""
   lane_rows, width = parts[0].shape
   part_of = dict(zip(lanes, parts, strict=True))
@@ -98,16 +103,16 @@ def _assemble(parts, lanes, sharding, batch_size) -> jax.Array:
 class Stream:
   """An iterator of batches `x_BD`; see `open_stream`."""
 
-  def __init__(self, plan, identity, batches, iterator):
+  def __init__(self, plan, identity, batches, iterator, stop):
     self._plan = plan
     self._identity = identity
     self._batches = batches
     self._iterator = iterator
+    self._sound = True
     self._stall_ms = 0.0
-    self._error = None
     # Runs at the latest before the interpreter ends: a daemon thread inside
     # XLA at that moment would abort the process.
-    self._finalizer = weakref.finalize(self, iterator.close)
+    self._finalizer = weakref.finalize(self, _close, iterator, stop)
 
   def __iter__(self):
     return self
@@ -117,18 +122,21 @@ class Stream:
 
     Raises:
       StopIteration: a bounded store is drained.
-      Exception: whatever the reader raised, again at every further call.
+      RuntimeError: the stream is closed, or an earlier call has failed.
+      Exception: whatever the reader raised, unchanged.
     """
-    if self._error is not None:
-      raise self._error
+    if not (self._sound and self._finalizer.alive):
+      raise RuntimeError(
+        "this stream is closed or has failed; open one from its last state"
+      )
+    # grain would go on behind a draw that failed, and so skip its rows.
+    self._sound = False
     start = time.perf_counter()
-    try:
-      x_BD = next(self._iterator)
-    except Exception as error:
-      # grain would go on with the next draw and so skip rows.
-      self._error = error
-      raise
+    x_BD = next(self._iterator, None)
     self._stall_ms = (time.perf_counter() - start) * 1e3
+    self._sound = True
+    if x_BD is None:
+      raise StopIteration
     self._batches += 1
     return x_BD
 
@@ -140,9 +148,23 @@ class Stream:
     """Milliseconds that the last `next` waited for data."""
     return self._stall_ms
 
+  def releasable_chunk(self, state: Mapping[str, Any]) -> int:
+    """The first write chunk that a run resumed from `state` still reads.
+
+    Bounded stores: pass it to `store.release` once `state` is saved for good.
+    It moves on once per block of half the window, and the harvest fills the
+    next half only then: save a checkpoint whenever it has moved.
+    """
+    return self._plan.first_needed(state["batches"])
+
   def close(self):
     """Stops and joins the reading threads."""
     self._finalizer()
+
+
+def _close(iterator, stop):
+  stop.set()
+  iterator.close()
 
 
 def open_stream(
@@ -156,9 +178,9 @@ def open_stream(
 ) -> Stream:
   """Opens the stream of one hook's rows, endless over freshly shuffled epochs.
 
-  Batches are x_BD bf16 with B = config.batch_size, split over `data`. Each
-  lane's epoch has each of its rows once. The order does not depend on the
-  hook, so the streams of two hooks with one config show the same rows.
+  Batches are x_BD bf16 with B = config.batch_size, split over `data` and
+  replicated over the other axes. An epoch has each row once. The order does
+  not depend on the hook: equal configs show equal rows of two hooks.
 
   Args:
     store: an open store.
@@ -172,70 +194,89 @@ def open_stream(
     errors.InputError: a config that does not fit the store or the mesh, or a
       state of another stream.
   """
-  chunks = range(store.num_chunks) if chunks is None else chunks
-  plan = order.Plan(config, chunks, store.read_rows, store.rows)
+  plan = _plan(store, config, chunks, mesh)
+  identity = _identity(plan)
+  batches = 0 if start_state is None else _batches_of(start_state, identity)
+  rows = jax.NamedSharding(mesh, jax.P("data"))
+  lanes = order.lanes_by_process(
+    _rows_by_process(rows, config.batch_size), config.batch_size, config.lanes
+  )[jax.process_index()]
+  stop = threading.Event()
+  parts = [
+    _lane_parts(
+      _Draws(plan, lane, plan.locate(lane, batches), store, hook, stop)
+    )
+    for lane in lanes
+  ]
+  sharding = jax.NamedSharding(mesh, jax.P("data", None))
+  ahead = grain_experimental.ThreadPrefetchIterDataset(
+    grain_experimental.ZipIterDataset(parts, strict=False).map(
+      functools.partial(
+        _assemble,
+        lanes=lanes,
+        sharding=sharding,
+        batch_size=config.batch_size,
+      )
+    ),
+    prefetch_buffer_size=_BATCHES_AHEAD,
+  )
+  return Stream(plan, identity, batches, iter(ahead), stop)
+
+
+def _lane_parts(draws: _Draws) -> grain.IterDataset:
+  """A lane's part of every batch."""
+  chunks = grain.MapDataset.source(draws).to_iter_dataset(
+    grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  )
+  # A thread reads the next draw while the next stage's mixes this one.
+  # grain's own reader threads are not joined when it is closed; this one is.
+  chunks = grain_experimental.ThreadPrefetchIterDataset(
+    chunks, prefetch_buffer_size=1
+  )
+  config = draws.plan.config
+  return grain_experimental.RebatchIterDataset(
+    chunks.map(functools.partial(_mix, seed=config.seed)),
+    config.lane_rows,
+    drop_remainder=True,
+  )
+
+
+def _plan(store, config, chunks, mesh) -> order.Plan:
+  every = range(store.num_chunks)
+  chunks = every if chunks is None else chunks
+  if not chunks or chunks.step != 1 or chunks[0] < 0 or chunks[-1] not in every:
+    raise errors.InputError(
+      f"chunks={chunks}: give consecutive read chunks of the store's"
+      f" {store.num_chunks} ({store.rows} rows)"
+    )
   if len(chunks) < config.lanes:
     raise errors.InputError(
-      f"stream.lanes={config.lanes}, but only {len(chunks)} read chunks are to"
-      f" be read ({plan.chunk_rows(chunks)} rows); harvest more rows or use"
-      " fewer lanes"
+      f"stream.lanes={config.lanes}, but there are only {len(chunks)} read"
+      f" chunks of {store.read_rows} rows; harvest more rows or use fewer lanes"
     )
   data = mesh.shape["data"]
   if config.batch_size % data:
     raise errors.InputError(
       f"stream.batch_size={config.batch_size} is not a multiple of"
-      f" mesh.data={data}"
+      f" mesh.data={data}; every device takes an equal part of it"
     )
-  identity = _identity(plan, store)
-  batches = 0 if start_state is None else _checked(start_state, identity)
-  sharding = jax.NamedSharding(mesh, jax.P("data", None))
-  lanes = order.lanes_by_process(
-    _rows_by_process(jax.NamedSharding(mesh, jax.P("data")), config.batch_size),
-    config.batch_size,
-    config.lanes,
-  )[jax.process_index()]
-  lane_rows = config.batch_size // config.lanes
-  parts = []
-  for lane in lanes:
-    start = plan.locate(lane, batches * lane_rows)
-    source = _Draws(plan, lane, start, store, hook)
-    draws = grain.MapDataset.source(source).to_iter_dataset(
-      grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    )
-    # One thread reads the next draw while another mixes this one.
-    draws = grain_experimental.ThreadPrefetchIterDataset(
-      draws, prefetch_buffer_size=1
-    ).map(lambda element: _mix(config.seed, element))
-    parts.append(
-      grain_experimental.RebatchIterDataset(
-        draws, lane_rows, drop_remainder=True
-      )
-    )
-  batches_ds = grain_experimental.ZipIterDataset(parts, strict=False).map(
-    lambda parts: _assemble(parts, lanes, sharding, config.batch_size)
-  )
-  # Two batches wait on the devices: one may be fetched while one is stepped.
-  batches_ds = grain_experimental.ThreadPrefetchIterDataset(
-    batches_ds, prefetch_buffer_size=2
-  )
-  return Stream(plan, identity, batches, iter(batches_ds))
+  return order.Plan(config, chunks, store.read_rows, store.rows)
 
 
-def _identity(plan: order.Plan, store) -> dict[str, Any]:
+def _identity(plan: order.Plan) -> dict[str, Any]:
+  """What a position means nothing without."""
   return {
     "version": _VERSION,
     **dataclasses.asdict(plan.config),
-    "first_chunk": plan.chunks.start,
-    "last_chunk": plan.chunks.stop - 1,
+    "chunks": [plan.chunks.start, plan.chunks.stop],
     "read_rows": plan.read_rows,
     "rows": plan.chunk_rows(plan.chunks),
   }
 
 
-def _checked(state: Mapping[str, Any], identity: dict[str, Any]) -> int:
-  """The batches of a state that belongs to this stream."""
+def _batches_of(state: Mapping[str, Any], identity: dict[str, Any]) -> int:
   for field, value in identity.items():
-    if field not in state or state[field] != value:
+    if state.get(field) != value:
       raise errors.InputError(
         f"stream state: {field} is {state.get(field)!r} in the checkpoint, but"
         f" {value!r} here; resume with what the run was started with, or start"
@@ -244,7 +285,7 @@ def _checked(state: Mapping[str, Any], identity: dict[str, Any]) -> int:
   batches = state.get("batches")
   if not isinstance(batches, int) or batches < 0:
     raise errors.InputError(
-      f"stream state: batches is {batches!r}, not a number >= 0; the"
-      " checkpoint's stream state is damaged"
+      f"stream state: batches is {batches!r} in the checkpoint, not a number"
+      " >= 0; resume from an older checkpoint"
     )
   return batches

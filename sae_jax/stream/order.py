@@ -48,6 +48,11 @@ class StreamConfig:
         f" stream.lanes={self.lanes}; every lane fills an equal part of it"
       )
 
+  @property
+  def lane_rows(self) -> int:
+    """A lane's rows in a batch."""
+    return self.batch_size // self.lanes
+
 
 def permutation(n: int, key: tuple[int, int], counter: tuple[int, ...]):
   """A uniformly random order of 0 … n-1 from Philox's raw words.
@@ -124,8 +129,9 @@ class Plan:
     dealt = len(self.round_chunks(round_)) // self.config.lanes
     return -(-dealt // self.config.mix_chunks)
 
-  def locate(self, lane: int, row: int) -> tuple[int, int, int]:
-    """(round, draw, row in the draw) of a lane's `row`-th row of the run."""
+  def locate(self, lane: int, batches: int) -> tuple[int, int, int]:
+    """(round, draw, row in the draw) of a lane after so many batches."""
+    row = batches * self.config.lane_rows
     span = self.chunk_rows(self.round_chunks(0))
     round_ = self.config.lanes * (row // span)
     row %= span
@@ -159,15 +165,21 @@ def lanes_by_process(
   lane_rows = batch_size // lanes
   owned = {}
   for process, ranges in rows_by_process.items():
-    held = {row for start, stop in set(ranges) for row in range(start, stop)}
-    owned[process] = tuple(sorted({row // lane_rows for row in held}))
-    if len(held) != len(owned[process]) * lane_rows:
+    # Ranges of a sharding are equal (replicas) or apart.
+    ranges = sorted(set(ranges))
+    held = sum(stop - start for start, stop in ranges)
+    touched = {
+      lane
+      for start, stop in ranges
+      for lane in range(start // lane_rows, -(-stop // lane_rows))
+    }
+    if held != len(touched) * lane_rows:
       raise errors.InputError(
         f"stream.lanes={lanes} cannot be divided among"
-        f" {len(rows_by_process)} processes: process {process} holds"
-        f" {len(held)} of the {batch_size} rows of a batch and a lane has"
-        f" {lane_rows}; set stream.lanes to a multiple of the processes along"
-        " the data axis (it is part of the data order: choose it for the whole"
-        " run)"
+        f" {len(rows_by_process)} processes: process {process} holds {held} of"
+        f" the {batch_size} rows of a batch, and a lane has {lane_rows}; set"
+        " stream.lanes to a multiple of the processes along the data axis (it"
+        " is part of the data order: choose it once for the whole run)"
       )
+    owned[process] = tuple(sorted(touched))
   return owned
