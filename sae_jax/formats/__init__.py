@@ -1,0 +1,7 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionaries on disk, in the formats that others read and write."""
+
+from sae_jax.formats.api import load_sae, save_sae
+
+__all__ = ["load_sae", "save_sae"]

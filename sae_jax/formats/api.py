@@ -1,0 +1,51 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Loads a dictionary by what its directory holds; saves it by format's name."""
+
+import os
+import pathlib
+
+from sae_jax import errors, sae
+from sae_jax.formats import saelens
+
+_SAVE = {"saelens": saelens.save}
+
+
+def load_sae(path: str | os.PathLike[str]) -> sae.Sae:
+  """Reads a dictionary; the format is recognised by its content.
+
+  `path` may also be a training run, whose `sae/` is taken.
+
+  Raises:
+    errors.InputError: there is no dictionary that is understood, or it is
+      damaged.
+  """
+  path = pathlib.Path(path).expanduser()
+  if not path.exists():
+    raise errors.InputError(f"{path}: no such directory")
+  for place in (path, path / "sae"):
+    if saelens.is_saelens(place):
+      return saelens.load(place)
+  held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+  raise errors.InputError(
+    f"{path} holds no dictionary of a known format ({', '.join(_SAVE)}:"
+    f" {saelens.CONFIG} and {saelens.WEIGHTS}); it holds"
+    f" {', '.join(held[:8]) or 'nothing'}"
+  )
+
+
+def save_sae(
+  dictionary: sae.Sae,
+  path: str | os.PathLike[str],
+  format: str = "saelens",
+) -> None:
+  """Writes a dictionary to the directory `path`.
+
+  Raises:
+    errors.InputError: no such format, or weights that are not finite.
+  """
+  if format not in _SAVE:
+    raise errors.InputError(
+      f"format={format!r} is not supported; supported: {', '.join(_SAVE)}"
+    )
+  _SAVE[format](dictionary, pathlib.Path(path).expanduser())

@@ -1,0 +1,230 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""SAELens's layout (version 6 and later), which is also ours.
+
+A directory with `sae_weights.safetensors` (`W_enc` [D, F], `W_dec` [F, D],
+`b_enc` [F], `b_dec` [D]) and `cfg.json`, which is written last: a directory
+without it is not a dictionary.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sae_jax import artifacts, errors, sae, version
+
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+# The release whose layout is written. Below 6.0.0 SAELens would convert it.
+LAYOUT_VERSION = "6.54.0"
+_TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")
+# What SAELens's own tools look up in the metadata, when nobody says otherwise.
+_METADATA_DEFAULTS: dict[str, Any] = {
+  "sae_lens_version": LAYOUT_VERSION,
+  "sae_lens_training_version": None,
+  "model_name": None,
+  "model_class_name": "HookedTransformer",
+  "model_from_pretrained_kwargs": {},
+  "hook_name": None,
+  "hook_head_index": None,
+  "context_size": None,
+  "prepend_bos": None,
+  "dataset_path": None,
+  "exclude_special_tokens": None,
+  "seqpos_slice": [None],
+  "neuronpedia_id": None,
+}
+
+
+def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
+  """Writes the directory `path`, float32, atomically file by file.
+
+  `dictionary.metadata` goes into `cfg.json`, with SAELens's defaults for what
+  it lacks. A dictionary that is in `path` loses its `cfg.json` first.
+
+  Raises:
+    errors.InputError: a weight is NaN or infinite.
+  """
+  path = pathlib.Path(path)
+  p = dictionary.params
+  tensors = {
+    "W_enc": np.ascontiguousarray(np.asarray(p.w_enc_FD, np.float32).T),
+    "W_dec": np.asarray(p.w_dec_FD, np.float32),
+    "b_enc": np.asarray(p.b_enc_F, np.float32),
+    "b_dec": np.asarray(p.b_dec_D, np.float32),
+  }
+  _check_finite(tensors, "the dictionary to save")
+  config = {
+    "architecture": "topk",
+    "k": dictionary.k,
+    "rescale_acts_by_decoder_norm": False,
+    "d_in": dictionary.d_model,
+    "d_sae": dictionary.latents,
+    "dtype": "float32",
+    "device": "cpu",
+    "apply_b_dec_to_input": True,
+    "normalize_activations": "none",
+    "reshape_activations": "none",
+    "metadata": {
+      **_METADATA_DEFAULTS,
+      "sae_jax_version": version.__version__,
+      **dictionary.metadata,
+    },
+  }
+  path.mkdir(parents=True, exist_ok=True)
+  (path / CONFIG).unlink(missing_ok=True)
+  artifacts.write_bytes_atomic(path / WEIGHTS, safetensors.numpy.save(tensors))
+  artifacts.write_json_atomic(path / CONFIG, config)
+
+
+def is_saelens(path: pathlib.Path) -> bool:
+  """Whether the directory holds a dictionary in this layout."""
+  return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def load(path: str | os.PathLike[str]) -> sae.Sae:
+  """Reads a TopK dictionary, ours or SAELens's, as float32.
+
+  `rescale_acts_by_decoder_norm` and `apply_b_dec_to_input: false` are folded
+  into the weights, which gives the same activations and reconstructions.
+
+  Raises:
+    errors.InputError: a file is missing or damaged, the configuration asks
+      for something that is not implemented (it is named), shapes disagree, or
+      a weight is NaN or infinite.
+  """
+  path = pathlib.Path(path)
+  config = _read_config(path / CONFIG)
+  tensors = _read_weights(path / WEIGHTS)
+  _check_shapes(tensors, config, path)
+  _check_finite(tensors, os.fspath(path / WEIGHTS))
+  params = _fold(tensors, config)
+  return sae.make_sae(params, config["k"], config["metadata"])
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise errors.InputError(
+      f"{path}: no such file; a dictionary in SAELens's layout is a directory"
+      f" with {CONFIG} and {WEIGHTS}"
+    ) from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise errors.InputError(f"{path} is not JSON: {error}") from None
+  if not isinstance(config, dict):
+    raise errors.InputError(f"{path} is not a JSON object")
+  config.setdefault("metadata", {})
+  if not isinstance(config["metadata"], dict):
+    raise errors.InputError(f"{path}: metadata is not a JSON object")
+  written_by = config["metadata"].get("sae_lens_version") or config.get(
+    "sae_lens_version"
+  )
+  if not _is_version_6(written_by):
+    raise errors.InputError(
+      f"{path}: written by SAELens {written_by or '< 6 (no version given)'};"
+      " load it in SAELens >= 6 and save it again"
+    )
+  _check_supported(config, path)
+  return config
+
+
+def _is_version_6(text: Any) -> bool:
+  major = str(text or "").split(".")[0]
+  return major.isdigit() and int(major) >= 6
+
+
+def _check_supported(config: dict[str, Any], path: pathlib.Path) -> None:
+  supported = {
+    "architecture": ("topk",),
+    "normalize_activations": ("none",),
+    "reshape_activations": ("none",),
+    "finetuning_scaling_factor": (False, None),
+    "apply_b_dec_to_input": (True, False),
+    "rescale_acts_by_decoder_norm": (True, False),
+  }
+  defaults = {
+    "normalize_activations": "none",
+    "reshape_activations": "none",
+    "finetuning_scaling_factor": False,
+    "apply_b_dec_to_input": True,
+    "rescale_acts_by_decoder_norm": False,
+  }
+  for name, choices in supported.items():
+    value = config.setdefault(name, defaults.get(name))
+    if value not in choices:
+      raise errors.InputError(
+        f"{path}: {name}={value!r} is not supported; supported:"
+        f" {', '.join(repr(c) for c in choices if c is not None)}"
+      )
+  for name in ("d_in", "d_sae", "k"):
+    value = config.get(name)
+    if type(value) is not int or value < 1:
+      raise errors.InputError(f"{path}: {name}={value!r} is not a number >= 1")
+  if config["k"] > config["d_sae"]:
+    raise errors.InputError(
+      f"{path}: k={config['k']} is more than d_sae={config['d_sae']}"
+    )
+
+
+def _read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    tensors = safetensors.numpy.load_file(path)
+  except FileNotFoundError:
+    raise errors.InputError(f"{path}: no such file") from None
+  except safetensors.SafetensorError as error:
+    raise errors.InputError(
+      f"{path} is not a complete safetensors file: {error}"
+    ) from None
+  missing = [name for name in _TENSORS if name not in tensors]
+  extra = sorted(set(tensors) - set(_TENSORS))
+  if missing or extra:
+    raise errors.InputError(
+      f"{path}: a TopK dictionary has the tensors {list(_TENSORS)};"
+      f" missing: {missing}, not understood: {extra}"
+    )
+  return {name: np.asarray(a, np.float32) for name, a in tensors.items()}
+
+
+def _check_shapes(tensors, config, path: pathlib.Path) -> None:
+  d, f = config["d_in"], config["d_sae"]
+  expected = {"W_enc": (d, f), "W_dec": (f, d), "b_enc": (f,), "b_dec": (d,)}
+  for name, shape in expected.items():
+    if tensors[name].shape != shape:
+      raise errors.InputError(
+        f"{path / WEIGHTS}: {name} has shape {tensors[name].shape}, but"
+        f" {CONFIG} (d_in={d}, d_sae={f}) says {shape}"
+      )
+
+
+def _check_finite(tensors, where: str) -> None:
+  for name, array in tensors.items():
+    if not np.isfinite(array).all():
+      raise errors.InputError(f"{where}: {name} holds NaN or infinity")
+
+
+def _fold(tensors, config) -> sae.Params:
+  w_enc_FD = tensors["W_enc"].T
+  w_dec_FD = tensors["W_dec"]
+  b_enc_F, b_dec_D = tensors["b_enc"], tensors["b_dec"]
+  if not config["apply_b_dec_to_input"]:
+    # W x + b = W (x − b_dec) + (b + W b_dec)
+    b_enc_F = b_enc_F + w_enc_FD.astype(np.float64) @ b_dec_D
+  if config["rescale_acts_by_decoder_norm"]:
+    # SAELens multiplies pre-activations by ‖w_dec‖ and divides when decoding.
+    norm_F1 = np.linalg.norm(w_dec_FD, axis=1, keepdims=True)
+    w_enc_FD = w_enc_FD * norm_F1
+    b_enc_F = b_enc_F * norm_F1[:, 0]
+    w_dec_FD = w_dec_FD / np.maximum(norm_F1, np.finfo(np.float32).tiny)
+  return sae.Params(
+    w_enc_FD=jnp.asarray(np.ascontiguousarray(w_enc_FD), jnp.float32),
+    w_dec_FD=jnp.asarray(w_dec_FD, jnp.float32),
+    b_enc_F=jnp.asarray(b_enc_F, jnp.float32),
+    b_dec_D=jnp.asarray(b_dec_D, jnp.float32),
+  )
