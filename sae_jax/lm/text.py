@@ -14,27 +14,17 @@ BOS comes first where the tokenizer wants one, and no token is left out.
 """
 
 import dataclasses
-import glob
-import gzip
 import hashlib
 import itertools
 import json
-import pathlib
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from sae_jax import errors
+from sae_jax.lm import records
 from sae_jax.lm import tokenizer as tokenizer_lib
-
-_TEXT_SUFFIXES = (".txt", ".md")
-_JSONL_SUFFIXES = (".jsonl", ".ndjson")
-
-# A longer text document is read as several, cut after a line end where there
-# is one: the bound on memory for a file that is one huge document.
-_MAX_DOCUMENT_CHARS = 1 << 20
 
 # Documents are tokenised this many characters at a time: enough for the
 # tokenizer's threads, a few tens of MB of encodings.
@@ -127,13 +117,7 @@ def documents(
     errors.InputError: with file and line, for what cannot be read.
   """
   for path in config.paths:
-    if path.startswith("hf:"):
-      records = _dataset(config, path)
-    else:
-      records = itertools.chain.from_iterable(
-        _file_records(config, file) for file in _files(config, path)
-      )
-    for place, record in records:
+    for place, record in _records(config, path):
       document = _document(config, tokenizer, place, record)
       if document.text:
         yield document
@@ -218,12 +202,12 @@ def fingerprint(config: TextConfig) -> str:
   for path in config.paths:
     if path.startswith("hf:"):
       digest.update(json.dumps([path, config.split]).encode())
-      for _, record in itertools.islice(_dataset(config, path), 256):
+      for _, record in itertools.islice(_records(config, path), 256):
         digest.update(json.dumps(record, sort_keys=True, default=str).encode())
       continue
-    for file in _files(config, path):
+    for file, kind in records.files(path, config.kind):
       size = file.stat().st_size
-      digest.update(f"{_kind(config, file)} {size}".encode())
+      digest.update(f"{kind} {size}".encode())
       with file.open("rb") as f:
         if size <= _HASH_WHOLE_BYTES:
           while block := f.read(1 << 20):
@@ -233,6 +217,15 @@ def fingerprint(config: TextConfig) -> str:
             f.seek((size - (1 << 20)) * n // 63)
             digest.update(f.read(1 << 20))
   return digest.hexdigest()
+
+
+def _records(config: TextConfig, path: str) -> Iterator[tuple[str, Any]]:
+  if path.startswith("hf:"):
+    name, _, subset = path.removeprefix("hf:").partition(":")
+    yield from records.read_dataset(name, subset or None, config.split)
+    return
+  for file, kind in records.files(path, config.kind):
+    yield from records.read(file, kind, config.separator)
 
 
 def _check_lane(lane: int, lanes: int) -> None:
@@ -256,141 +249,6 @@ class _CountedDocuments:
     document = next(self._source)
     self.count += 1
     return document
-
-
-def _suffix(file: pathlib.Path) -> str:
-  name = file.name.lower()
-  return pathlib.Path(name.removesuffix(".gz")).suffix
-
-
-def _kind(config: TextConfig, file: pathlib.Path) -> str:
-  if config.kind != "auto":
-    return config.kind
-  if _suffix(file) in _JSONL_SUFFIXES:
-    return "jsonl"
-  if _suffix(file) in _TEXT_SUFFIXES:
-    return "text"
-  raise errors.InputError(
-    f"{file}: cannot tell from its name what it is; set text.kind to 'text' or"
-    " 'jsonl'."
-  )
-
-
-def _files(config: TextConfig, path: str) -> list[pathlib.Path]:
-  root = pathlib.Path(path).expanduser()
-  if root.is_file():
-    return [root]
-  if root.is_dir():
-    suffixes = _TEXT_SUFFIXES * (config.kind != "jsonl")
-    suffixes += _JSONL_SUFFIXES * (config.kind != "text")
-    found = [
-      f for f in root.rglob("*") if f.is_file() and _suffix(f) in suffixes
-    ]
-    wanted = f"no {', '.join(suffixes)} files in this directory"
-  else:
-    found = [
-      f
-      for name in glob.glob(str(root), recursive=True)
-      if (f := pathlib.Path(name)).is_file()
-    ]
-    wanted = "no such file"
-  if not found:
-    raise errors.InputError(f"{path}: {wanted}; set text.path to some text.")
-  return sorted(found)
-
-
-def _file_records(
-  config: TextConfig, file: pathlib.Path
-) -> Iterator[tuple[str, Any]]:
-  """(place, record) pairs: a record is a string, or a line's JSON value."""
-  try:
-    if _kind(config, file) == "jsonl":
-      yield from _json_lines(file)
-    else:
-      yield from _texts(config, file)
-  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-    raise errors.InputError(
-      f"{file}: damaged gzip data ({error}); compress the file again."
-    ) from error
-
-
-def _open(file: pathlib.Path) -> Any:
-  return gzip.open(file, "rb") if file.name.endswith(".gz") else file.open("rb")
-
-
-def _json_lines(file: pathlib.Path) -> Iterator[tuple[str, Any]]:
-  with _open(file) as f:
-    for number, line in enumerate(f, 1):
-      if not line.strip():
-        continue
-      place = f"{file}:{number}"
-      try:
-        yield place, json.loads(_decode(line, place))
-      except json.JSONDecodeError as error:
-        raise errors.InputError(
-          f"{place}: not JSON ({error.msg} at column {error.colno}); a JSONL"
-          " file has one JSON object on every line."
-        ) from error
-
-
-def _decode(data: bytes, place: str) -> str:
-  try:
-    return data.decode("utf-8-sig")  # a leading byte-order mark is no text
-  except UnicodeDecodeError as error:
-    raise errors.InputError(
-      f"{place}: byte {data[error.start]:#04x} at position {error.start} is not"
-      " UTF-8; convert the file (`iconv -t UTF-8`)."
-    ) from error
-
-
-def _texts(config: TextConfig, file: pathlib.Path) -> Iterator[tuple[str, str]]:
-  held, first, number = "", 1, 0
-  with _open(file) as f:
-    # readlines(n) stops after the line that passes n bytes.
-    while lines := f.readlines(1 << 16):
-      for line in lines:
-        number += 1
-        held += _decode(line, f"{file}:{number}")
-      while (end := _document_end(config, held)) is not None:
-        length, step = end
-        yield f"{file}:{first}", held[:length]
-        first += held.count("\n", 0, step)
-        held = held[step:]
-  yield f"{file}:{first}", held
-
-
-def _document_end(config: TextConfig, held: str) -> tuple[int, int] | None:
-  """Length of the first document in `held` and where the next one starts."""
-  if config.separator is not None:
-    end = held.find(config.separator)
-    if 0 <= end <= _MAX_DOCUMENT_CHARS:
-      return end, end + len(config.separator)
-  if len(held) <= _MAX_DOCUMENT_CHARS:
-    return None
-  cut = held.rfind("\n", 0, _MAX_DOCUMENT_CHARS) + 1 or _MAX_DOCUMENT_CHARS
-  return cut, cut
-
-
-def _dataset(config: TextConfig, path: str) -> Iterator[tuple[str, Any]]:
-  """(place, record) pairs of a Hugging Face dataset, streamed."""
-  try:
-    import datasets
-  except ModuleNotFoundError as error:
-    raise errors.InputError(
-      f"{path}: reading Hugging Face datasets needs the `datasets` package;"
-      " `pip install 'sae-jax[datasets]'`."
-    ) from error
-  name, _, subset = path.removeprefix("hf:").partition(":")
-  try:
-    stream = datasets.load_dataset(
-      name, subset or None, split=config.split, streaming=True
-    )
-  except (OSError, ValueError) as error:
-    raise errors.InputError(
-      f"{path}: cannot open split {config.split!r} of this dataset ({error})."
-    ) from error
-  for number, record in enumerate(stream):
-    yield f"{path} record {number}", record
 
 
 def _document(
@@ -478,7 +336,7 @@ def _unpacked(
   tokenizer: tokenizer_lib.Tokenizer,
   length: int,
 ) -> Iterator[Context]:
-  head = [tokenizer.bos_id] if tokenizer.wants_bos else []
+  head = tokenizer.encode("")  # BOS or nothing
   for _, ids in tokenised:
     at = 0
     while at < len(ids):
@@ -491,7 +349,7 @@ def _packed(
   tokenizer: tokenizer_lib.Tokenizer,
   length: int,
 ) -> Iterator[Context]:
-  head = [tokenizer.bos_id] if tokenizer.wants_bos else []
+  head = tokenizer.encode("")  # BOS or nothing
   between = next(
     ([i] for i in (tokenizer.eos_id, tokenizer.bos_id) if i is not None), []
   )
