@@ -1,0 +1,20 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face causal language models as JAX programs."""
+
+from sae_jax.lm.hooks import Edit, Hook
+from sae_jax.lm.hooks import parse as parse_hook
+from sae_jax.lm.load import LanguageModel, load_lm
+from sae_jax.lm.run import Outputs, activations, forward, logits
+
+__all__ = [
+  "Edit",
+  "Hook",
+  "LanguageModel",
+  "Outputs",
+  "activations",
+  "forward",
+  "load_lm",
+  "logits",
+  "parse_hook",
+]

@@ -1,0 +1,192 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a language model: a Hugging Face directory, a hub id, or a .gguf.
+
+The loaded `LanguageModel` is immutable and a pytree, so that it can be handed
+to compiled functions as it is.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+from huggingface_hub import errors as hub_errors
+
+from sae_jax import errors
+from sae_jax import mesh as mesh_lib
+from sae_jax.lm import config as config_lib
+from sae_jax.lm import gguf as gguf_lib
+from sae_jax.lm import model as model_lib
+from sae_jax.lm import source as source_lib
+from sae_jax.lm import tokenizer as tokenizer_lib
+from sae_jax.lm import weights as weights_lib
+
+# Everything but the weights of other frameworks.
+_HUB_FILES = (
+  "*.json",
+  "*.safetensors",
+  "*.model",
+  "*.jinja",
+  "merges.txt",
+  "vocab.txt",
+)
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=("model",),
+  meta_fields=("config", "tokenizer", "mesh", "source", "weights_hash"),
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+  """A decoder on a mesh with its tokenizer."""
+
+  model: model_lib.Decoder
+  config: config_lib.ModelConfig
+  tokenizer: Any
+  mesh: jax.sharding.Mesh
+  source: str  # as it was given
+  weights_hash: str  # hex, of the weight files alone
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    return self.model.dtype
+
+  @property
+  def layers(self) -> int:
+    """How many blocks are loaded."""
+    return self.model.layers
+
+  @property
+  def unembed_VD(self) -> jax.Array:
+    """The head's rows, one per word (the embedding's where they are tied)."""
+    self._need_head("the unembedding")
+    return self.model.unembed_VD
+
+  @property
+  def embed_VD(self) -> jax.Array:
+    return self.model.embed_VD[...]
+
+  def final_norm(self, h: jax.Array) -> jax.Array:
+    """The norm before the head, over the last axis."""
+    self._need_head("the final norm")
+    return self.model.final_norm(h)
+
+  def _need_head(self, what: str):
+    if not self.model.has_head:
+      raise errors.InputError(
+        f"{self.source}: {what} is not loaded; load the model without layers="
+      )
+
+
+def load_lm(
+  path_or_hub_id: str | pathlib.Path,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+  dtype: Any = jnp.bfloat16,
+  layers: int | None = None,
+) -> LanguageModel:
+  """Loads a causal language model.
+
+  Args:
+    path_or_hub_id: a directory with config.json and *.safetensors, a .gguf file
+      of the llama family, or the id of a model on the Hugging Face hub.
+    mesh: from `sae_jax.mesh`; None is this process's first device.
+    dtype: of weights and activations, bfloat16 or float32.
+    layers: read only the first so many blocks (and no head), which is enough
+      for activations up to there.
+
+  Raises:
+    errors.InputError: nothing there, or a model that is not supported.
+  """
+  dtype = jnp.dtype(dtype)
+  if dtype not in (jnp.bfloat16, jnp.float32):
+    raise errors.InputError(f"dtype={dtype}: give bfloat16 or float32")
+  path = _resolve(str(path_or_hub_id))
+  if path.is_file():
+    raw = gguf_lib.read_gguf_config(path)
+    source: source_lib.Source = gguf_lib.GgufTensors(path)
+    place, files = str(path), [path]
+  else:
+    raw = _read_config(path)
+    source = source_lib.SafetensorsSource(path)
+    place, files = str(path / "config.json"), source_lib.safetensors_files(path)
+  config = config_lib.from_hf(raw, place=place)
+  if layers is not None and not 0 <= layers <= config.num_layers:
+    raise errors.InputError(
+      f"layers={layers}: {path_or_hub_id} has {config.num_layers} layers"
+    )
+  if layers == config.num_layers:
+    layers = None
+  mesh = mesh_lib.single() if mesh is None else mesh
+  return LanguageModel(
+    model=weights_lib.load_decoder(
+      config, source, mesh, dtype, layers, place=str(path)
+    ),
+    config=config,
+    tokenizer=tokenizer_lib.load(path),
+    mesh=mesh,
+    source=str(path_or_hub_id),
+    weights_hash=source_lib.hash_files(files),
+  )
+
+
+def _resolve(name: str) -> pathlib.Path:
+  """The local directory or .gguf file, downloaded if it is a hub id."""
+  path = pathlib.Path(name).expanduser()
+  if path.is_file() and path.suffix != ".gguf":
+    raise errors.InputError(
+      f"{name}: a model is a directory with config.json, or a .gguf file"
+    )
+  if path.exists():
+    return path
+  if path.suffix == ".gguf" or name.count("/") > 1 or name[:1] in "./~":
+    raise errors.InputError(f"{name}: no such model directory or .gguf file")
+  try:
+    return pathlib.Path(
+      huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES)
+    )
+  except (
+    hub_errors.HfHubHTTPError,
+    hub_errors.HFValidationError,
+    hub_errors.LocalEntryNotFoundError,
+    OSError,
+  ) as error:
+    reason = str(error).strip().splitlines()[0]
+    raise errors.InputError(
+      f"{name}: neither a local path nor a model that could be downloaded from"
+      f" the Hugging Face hub ({type(error).__name__}: {reason}); give a local"
+      " directory or .gguf file, or check the id, the network and (for gated"
+      " models) `hf auth login`"
+    ) from error
+
+
+def _read_config(directory: pathlib.Path) -> dict[str, Any]:
+  """`config.json`, with the generation config's stop tokens where given."""
+  path = directory / "config.json"
+  if not path.is_file():
+    found = sorted(p.name for p in directory.glob("*.gguf"))
+    hint = f"; did you mean {directory / found[0]}?" if found else ""
+    raise errors.InputError(f"{directory}: there is no config.json in it{hint}")
+  raw = _read_json(path)
+  generation = directory / "generation_config.json"
+  if generation.is_file():
+    stop = _read_json(generation).get("eos_token_id")
+    if stop is not None:
+      raw["eos_token_id"] = stop
+  return raw
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    value = json.loads(path.read_text())
+  except ValueError as error:
+    raise errors.InputError(f"{path}: not valid JSON ({error})") from error
+  if not isinstance(value, dict):
+    raise errors.InputError(f"{path}: not a JSON object")
+  return value

@@ -1,0 +1,378 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a decoder: to a layer, with taps and edits, on a mesh.
+
+`forward` is pure and composes into other jitted programs; `logits` and
+`activations` compile it for a `LanguageModel`. Sequences are split over
+`(sae, data)` where their number divides, heads and widths over `latent`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sae_jax import errors
+from sae_jax.lm import hooks as hooks_lib
+from sae_jax.lm import load as load_lib
+from sae_jax.lm import model as model_lib
+
+BATCH_AXES = ("sae", "data")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """What a forward pass found."""
+
+  resid_BTD: jax.Array  # the stream after the last block that was run
+  taps: dict[str, jax.Array]  # canonical hook -> [B, T, D]
+  logits_BTV: jax.Array | None = None  # f32
+  cache: model_lib.KvCache | None = None
+
+
+def forward(
+  model: model_lib.Decoder,
+  tokens_BT: jax.Array,
+  mask_BT: jax.Array | None = None,
+  *,
+  taps: Sequence[str] = (),
+  edits: Sequence[hooks_lib.Edit] = (),
+  want_logits: bool = True,
+  cache: model_lib.KvCache | None = None,
+  start: jax.Array | int = 0,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Outputs:
+  """Runs the decoder; pure, to be called under `jax.jit`.
+
+  Without logits, nothing after the last tap is computed.
+
+  Args:
+    tokens_BT: int32 token ids; padding may hold any valid id.
+    mask_BT: bool, which slots hold tokens; with a cache [B, S] over its slots.
+      None: all of them. Padding may be left or right; its outputs mean nothing.
+    taps: hook names.
+    edits: applied in order; a tap at an edited hook sees the edited values.
+    want_logits: run all blocks and the head.
+    cache: keys and values of the slots before `start`; all blocks are run.
+    start: the slot of the first token.
+    mesh: pins the stream's sharding where given.
+
+  Raises:
+    errors.InputError: a hook that does not exist or is not loaded.
+  """
+  plan = _plan(model, taps, edits, run_all=want_logits or cache is not None)
+  b, t = tokens_BT.shape
+  if mask_BT is None:
+    slots = t if cache is None else cache.k_LBSKH.shape[2]
+    mask_BT = jnp.ones((b, slots), bool)
+  at, position_BT = model_lib.positions(
+    model.config, mask_BT.astype(bool), start, t
+  )
+  pin = functools.partial(_pin_batch, mesh=mesh)
+  h_BTD = pin(model.embed(tokens_BT, position_BT))
+  new_mask_BT = jax.lax.dynamic_slice_in_dim(at.mask_BS, start, t, axis=1)
+  h_BTD, found, cache = _run_blocks(
+    model, plan, h_BTD, at, new_mask_BT, cache, pin
+  )
+  return Outputs(
+    resid_BTD=h_BTD,
+    taps={hook.canonical: pin(found[hook]) for hook in plan.taps},
+    logits_BTV=pin(model.unembed(h_BTD)) if want_logits else None,
+    cache=cache,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """What to run: `blocks` whole ones, then one in part for `tail` hooks."""
+
+  blocks: int
+  taps: tuple[hooks_lib.Hook, ...]
+  tail: tuple[hooks_lib.Hook, ...]
+  edits: tuple[tuple[hooks_lib.Hook, hooks_lib.Edit], ...]
+
+  @property
+  def slots(self) -> dict[str, tuple[int, ...]]:
+    """site -> the layers tapped there while the whole blocks run."""
+    scanned = [hook for hook in self.taps if hook not in self.tail]
+    return {
+      site: tuple(hook.layer for hook in scanned if hook.site == site)
+      for site in hooks_lib.SITES
+      if any(hook.site == site for hook in scanned)
+    }
+
+
+def _plan(model, taps, edits, *, run_all: bool) -> _Plan:
+  config, loaded = model.config, model.layers
+  parsed = {hooks_lib.parse(name, config.num_layers) for name in taps}
+  hooks = tuple(sorted(parsed, key=lambda hook: hook.order))
+  checked = hooks_lib.check_edits(edits, config.num_layers)
+  edited = tuple((hooks_lib.parse(e.hook), e) for e in checked)
+  for hook in (*hooks, *(hook for hook, _ in edited)):
+    if hook.site == "resid_mid" and config.parallel_residual:
+      raise errors.InputError(
+        f"hook {hook.canonical!r}: this model's attention and MLP are parallel,"
+        " so it has no resid_mid; use resid_pre, attn_out or resid_post"
+      )
+    needed = hook.layer + (hook.site != "resid_pre")
+    if needed > loaded:
+      raise errors.InputError(
+        f"hook {hook.canonical!r} needs {needed} layers, but {loaded} are"
+        f" loaded; load the model with layers={needed} or more"
+      )
+  if run_all:
+    if not model.has_head:
+      raise errors.InputError(
+        f"logits need all {config.num_layers} layers and the head, but"
+        f" {loaded} layers are loaded; load the model without layers="
+      )
+    return _Plan(loaded, hooks, (), edited)
+  if not hooks:
+    raise errors.InputError("no hooks are given; name at least one")
+  last = hooks[-1]
+  if last.site in ("mlp_out", "resid_post"):
+    return _Plan(last.layer + 1, hooks, (), edited)
+  tail = tuple(hook for hook in hooks if hook.layer == last.layer)
+  return _Plan(last.layer, hooks, tail, edited)
+
+
+def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin):
+  """Scans the whole blocks and runs the tail.
+
+  Taps are written to one buffer per site in the scan's carry, with one slot
+  more than there are taps, which takes what nobody asked for.
+  """
+  n = plan.blocks
+  slides_L = jnp.asarray(model.config.sliding_layers, bool)
+  slot_L = {
+    site: jnp.asarray(
+      [layers.index(i) if i in layers else len(layers) for i in range(n)],
+      jnp.int32,
+    )
+    for site, layers in plan.slots.items()
+  }
+  buffers = {
+    site: pin(jnp.zeros((len(layers) + 1, *h_BTD.shape), h_BTD.dtype), axis=1)
+    for site, layers in plan.slots.items()
+  }
+
+  def step(carry, layer_and_block):
+    h_BTD, buffers, cache = carry
+    layer, block = layer_and_block
+    buffers = dict(buffers)
+
+    def touch(site, x_BTD):
+      x_BTD = _edit(plan.edits, site, layer, x_BTD, mask_BT)
+      if site in buffers:
+        buffers[site] = jax.lax.dynamic_update_index_in_dim(
+          buffers[site], x_BTD, slot_L[site][layer], 0
+        )
+      return x_BTD
+
+    h_BTD, cache = block(h_BTD, at, slides_L[layer], cache, layer, touch)
+    return (pin(h_BTD), buffers, cache), None
+
+  def step_indexed(carry, layer):
+    # Indexing the stacked weights here, and not slicing them for the scan,
+    # keeps XLA from copying the first n layers of a model loaded whole.
+    block = jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False),
+      model.blocks,
+    )
+    return step(carry, (layer, block))
+
+  carry, layer_n = (h_BTD, buffers, cache), jnp.arange(n)
+  if n == model.layers:
+    carry, _ = jax.lax.scan(step, carry, (layer_n, model.blocks))
+  else:
+    carry, _ = jax.lax.scan(step_indexed, carry, layer_n)
+  h_BTD, buffers, cache = carry
+  found = {
+    hooks_lib.Hook(layer, site): buffers[site][i]
+    for site, layers in plan.slots.items()
+    for i, layer in enumerate(layers)
+  }
+  if plan.tail:
+    found |= _run_tail(model, plan, h_BTD, at, mask_BT, slides_L)
+  return h_BTD, found, cache
+
+
+def _run_tail(model, plan: _Plan, h_BTD, at, mask_BT, slides_L):
+  """The tapped first part of block `plan.blocks`; XLA drops the rest of it."""
+  layer, found = plan.blocks, {}
+
+  def touch(site, x_BTD):
+    x_BTD = _edit(plan.edits, site, layer, x_BTD, mask_BT)
+    found[hooks_lib.Hook(layer, site)] = x_BTD
+    return x_BTD
+
+  if plan.tail[-1].site == "resid_pre":
+    touch("resid_pre", h_BTD)
+  else:
+    block = jax.tree.map(lambda x: x[layer], model.blocks)
+    block(h_BTD, at, slides_L[layer], None, layer, touch)
+  return {hook: found[hook] for hook in plan.tail}
+
+
+def _edit(edits, site: str, layer, x_BTD, mask_BT):
+  """Applies the edits of this site; `layer` is traced inside the scan."""
+  for hook, edit in edits:
+    if hook.site == site:
+
+      def change(x_BTD, edit=edit):
+        y_BTD = edit.fn(x_BTD, mask_BT, *edit.args)
+        if y_BTD.shape != x_BTD.shape:
+          raise errors.InputError(
+            f"edit at {edit.hook!r}: {edit.fn.__name__} returned shape"
+            f" {y_BTD.shape} for {x_BTD.shape}; it must keep the shape"
+          )
+        return y_BTD.astype(x_BTD.dtype)
+
+      x_BTD = jax.lax.cond(layer == hook.layer, change, lambda x: x, x_BTD)
+  return x_BTD
+
+
+def batch_spec(mesh: jax.sharding.Mesh, batch: int) -> tuple[str, ...] | None:
+  """The mesh axes for `batch` sequences; None, replicated, if none fit."""
+  size = mesh.shape["sae"] * mesh.shape["data"]
+  return BATCH_AXES if batch % size == 0 else None
+
+
+def _pin_batch(x, mesh: jax.sharding.Mesh | None, axis: int = 0):
+  if mesh is None:
+    return x
+  spec = [None] * x.ndim
+  spec[axis] = batch_spec(mesh, x.shape[axis])
+  sharding = jax.NamedSharding(mesh, jax.P(*spec))
+  return jax.lax.with_sharding_constraint(x, sharding)
+
+
+def place_batch(x, mesh: jax.sharding.Mesh) -> jax.Array:
+  """Puts a host array with a leading batch axis on the mesh.
+
+  Every process gives the whole batch and copies only its devices' part.
+  """
+  sharding = jax.NamedSharding(mesh, jax.P(batch_spec(mesh, x.shape[0])))
+  if isinstance(x, jax.Array):
+    return jax.device_put(x, sharding)
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+
+
+def check_tokens(lm: load_lib.LanguageModel, tokens_BT, mask_BT):
+  """The arguments as arrays on the mesh; a missing mask is all ones.
+
+  Raises:
+    errors.InputError: wrong rank, dtype or shape, too long for gpt2's position
+      table, or (of host arrays) an id outside the vocabulary.
+  """
+  if not isinstance(tokens_BT, jax.Array):
+    tokens_BT = np.asarray(tokens_BT)
+    if tokens_BT.size and np.issubdtype(tokens_BT.dtype, np.integer):
+      low, high = tokens_BT.min(), tokens_BT.max()
+      if low < 0 or high >= lm.config.vocab_size:
+        raise errors.InputError(
+          f"token ids from {low} to {high}: {lm.source} has ids 0 to"
+          f" {lm.config.vocab_size - 1}; use its own tokenizer"
+        )
+  if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
+    raise errors.InputError(
+      f"tokens of shape {tokens_BT.shape} and dtype {tokens_BT.dtype}: give"
+      " integers [sequences, positions]"
+    )
+  if mask_BT is None:
+    mask_BT = np.ones(tokens_BT.shape, bool)
+  if mask_BT.shape != tokens_BT.shape:
+    raise errors.InputError(
+      f"a mask of shape {mask_BT.shape} for tokens of shape {tokens_BT.shape}"
+    )
+  check_length(lm, tokens_BT.shape[1])
+  return (
+    place_batch(tokens_BT.astype(np.int32), lm.mesh),
+    place_batch(mask_BT.astype(bool), lm.mesh),
+  )
+
+
+def check_length(lm: load_lib.LanguageModel, length: int):
+  limit = lm.config.learned_positions
+  if limit and length > limit:
+    raise errors.InputError(
+      f"{length} positions: {lm.source} has a table of {limit}; give shorter"
+      " sequences"
+    )
+
+
+def logits(
+  lm: load_lib.LanguageModel,
+  tokens_BT,
+  mask_BT=None,
+  *,
+  edits: Sequence[hooks_lib.Edit] = (),
+) -> jax.Array:
+  """Next-token logits [B, T, V] in f32.
+
+  Args:
+    tokens_BT: integer token ids (numpy or jax).
+    mask_BT: bool, which are real; None: all. Left or right padding.
+    edits: changes of the activations, see `hooks.Edit`.
+
+  Raises:
+    errors.InputError: malformed tokens, wrong hooks, or no head loaded.
+  """
+  tokens_BT, mask_BT = check_tokens(lm, tokens_BT, mask_BT)
+  return _logits(lm.model, tokens_BT, mask_BT, tuple(edits), mesh=lm.mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def _logits(model, tokens_BT, mask_BT, edits, *, mesh):
+  out = forward(model, tokens_BT, mask_BT, edits=edits, mesh=mesh)
+  return out.logits_BTV
+
+
+def activations(
+  lm: load_lib.LanguageModel,
+  tokens_BT,
+  hooks: Sequence[str],
+  mask_BT=None,
+  *,
+  edits: Sequence[hooks_lib.Edit] = (),
+) -> dict[str, jax.Array]:
+  """Activations at several hooks in one pass; nothing past the last is run.
+
+  Args:
+    tokens_BT: integer token ids (numpy or jax).
+    hooks: hook names, see `hooks.parse`.
+    mask_BT: bool, which are real; None: all. Left or right padding.
+    edits: changes of the activations, see `hooks.Edit`.
+
+  Returns:
+    canonical hook name -> [B, T, D] in the model's dtype, sequences split over
+    the mesh's `(sae, data)` axes where their number divides.
+
+  Raises:
+    errors.InputError: malformed tokens, or hooks that are not there.
+  """
+  if isinstance(hooks, str):
+    hooks = (hooks,)
+  tokens_BT, mask_BT = check_tokens(lm, tokens_BT, mask_BT)
+  return _activations(
+    lm.model, tokens_BT, mask_BT, tuple(edits), taps=tuple(hooks), mesh=lm.mesh
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("taps", "mesh"))
+def _activations(model, tokens_BT, mask_BT, edits, *, taps, mesh):
+  out = forward(
+    model,
+    tokens_BT,
+    mask_BT,
+    taps=taps,
+    edits=edits,
+    want_logits=False,
+    mesh=mesh,
+  )
+  return out.taps
