@@ -195,7 +195,7 @@ def open_stream(
       state of another stream.
   """
   plan = _plan(store, config, chunks, mesh)
-  identity = _identity(plan)
+  identity = _identity(plan, store.manifest)
   batches = 0 if start_state is None else _batches_of(start_state, identity)
   rows = jax.NamedSharding(mesh, jax.P("data"))
   lanes = order.lanes_by_process(
@@ -263,7 +263,7 @@ def _plan(store, config, chunks, mesh) -> order.Plan:
   return order.Plan(config, chunks, store.read_rows, store.rows)
 
 
-def _identity(plan: order.Plan) -> dict[str, Any]:
+def _identity(plan: order.Plan, manifest) -> dict[str, Any]:
   """What a position means nothing without."""
   return {
     "version": _VERSION,
@@ -271,6 +271,8 @@ def _identity(plan: order.Plan) -> dict[str, Any]:
     "chunks": [plan.chunks.start, plan.chunks.stop],
     "read_rows": plan.read_rows,
     "rows": plan.chunk_rows(plan.chunks),
+    # A bounded store has none before its harvest is done.
+    "pairing": "" if manifest.window else manifest.pairing_hash,
   }
 
 
