@@ -1,0 +1,202 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What lies where in a store, and the manifest that says so.
+
+manifest.json        written last
+activations/HOOK/    zarr3 bfloat16 [rows, D]
+rows/                zarr3 int32 [rows, 2]: (document, position)
+tokens/              zarr3 int32 [documents, context length], -1: no token
+stats.npz            statistics per hook
+progress/            only while a harvest is under way
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import tensorstore as ts
+
+from sae_jax import artifacts, errors
+from sae_jax.store import location
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+STATS = "stats.npz"
+START = "progress/start.json"
+RELEASED = "released.json"
+ROWS = "rows"
+TOKENS = "tokens"
+MAX_DOCUMENTS = 2**31 - 1  # documents are numbered in int32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+  """What a store holds and where it came from.
+
+  While a harvest is under way `rows` is what was asked for, and the last five
+  fields are empty.
+  """
+
+  schema_version: int = SCHEMA_VERSION
+  hooks: dict[str, int]  # canonical name -> D
+  rows: int
+  read_rows: int
+  write_rows: int
+  dtype: str = "bfloat16"
+  context_length: int
+  batch_size: int  # contexts per batch
+  group_batches: int  # batches per chunk of tokens
+  lanes: int
+  window: int  # write chunks on disk at a time; 0: all
+  seed: int
+  model: str
+  weights_hash: str
+  tokenizer_hash: str
+  chat_template: bool
+  text: dict[str, Any]  # source and fingerprint
+  filters: dict[str, Any]
+  config: dict[str, Any]
+  code_version: str
+  requested_rows: int
+  lane_batches: tuple[int, ...] = ()  # batches that each lane took
+  first_chunk: int = 0  # write chunks below were released
+  dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+  pairing_hash: str = ""
+  files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def write_chunks(self) -> int:
+    return -(-self.rows // self.write_rows)
+
+  def document_slot(self, lane: int, batch: int) -> int:
+    """Where a lane's n-th batch stands among all: slot · batch_size is the
+    number of its first document. Lanes take turns by whole token chunks, so
+    that each chunk has one writer."""
+    group, within = divmod(batch, self.group_batches)
+    return (group * self.lanes + lane) * self.group_batches + within
+
+
+def activations(hook: str) -> str:
+  return f"activations/{hook}"
+
+
+def chunk_file(array: str, chunk: int) -> str:
+  """The file of a write chunk; all arrays are cut along rows only."""
+  return f"{array}/c/{chunk}/0"
+
+
+def record_file(chunk: int) -> str:
+  return f"progress/chunk-{chunk:09d}.npz"
+
+
+def seal(value: dict[str, Any]) -> bytes:
+  """JSON that carries its own hash, so that any flipped byte shows."""
+  sealed = {**value, "sha256": artifacts.hash_json(value)}
+  return (json.dumps(sealed, indent=1) + "\n").encode()
+
+
+def unseal(data: bytes, place: str) -> dict[str, Any]:
+  """The value that `seal` wrote.
+
+  Raises:
+    errors.InputError: the bytes are not those that were written.
+  """
+  try:
+    value = json.loads(data)
+    digest = value.pop("sha256")
+    intact = digest == artifacts.hash_json(value)
+    # Equal values may be spelt differently: blanks, escapes, 1.0 for 1.00.
+    intact = intact and seal(value) == data
+  except (ValueError, KeyError, AttributeError, TypeError):
+    intact = False
+  if not intact:
+    raise errors.InputError(
+      f"{place} is damaged: its bytes do not match its hash; restore the file,"
+      " or remove the directory and harvest again"
+    )
+  return value
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+  return seal(dataclasses.asdict(manifest) | {"kind": "store"})
+
+
+def manifest_from(value: dict[str, Any], place: str) -> Manifest:
+  """Builds the manifest from the JSON that `manifest_bytes` made."""
+  version = value.get("schema_version")
+  if version != SCHEMA_VERSION:
+    raise errors.InputError(
+      f"{place}: store schema {version!r}, this code reads {SCHEMA_VERSION};"
+      " use the version of sae_jax that wrote it"
+      f" ({value.get('code_version')}), or harvest again"
+    )
+  fields = {field.name for field in dataclasses.fields(Manifest)}
+  value = {key: item for key, item in value.items() if key in fields}
+  return Manifest(**value | {"lane_batches": tuple(value["lane_batches"])})
+
+
+def digest(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()
+
+
+def array_names(manifest: Manifest) -> tuple[str, ...]:
+  return (*map(activations, manifest.hooks), ROWS, TOKENS)
+
+
+def open_array(
+  place: location.Location,
+  manifest: Manifest,
+  array: str,
+  *,
+  create: bool = False,
+) -> ts.TensorStore:
+  """Opens one array; a chunk that is not there is an error, never zeros."""
+  spec: dict[str, Any] = {
+    "driver": "zarr3",
+    "kvstore": place.spec(array),
+    "fill_missing_data_reads": False,
+    "store_data_equal_to_fill_value": True,
+  }
+  if create:
+    spec["metadata"] = _metadata(manifest, array)
+  try:
+    return ts.open(spec, open=True, create=create).result()
+  except (ValueError, OSError) as error:
+    raise place.explain(error, f"cannot open {array}") from error
+
+
+def _metadata(manifest: Manifest, array: str) -> dict[str, Any]:
+  if array == TOKENS:
+    width, read = manifest.context_length, manifest.batch_size
+    rows, write = MAX_DOCUMENTS, read * manifest.group_batches
+    dtype, fill = "int32", -1
+  else:
+    rows, read, write = manifest.rows, manifest.read_rows, manifest.write_rows
+    if array == ROWS:
+      width, dtype, fill = 2, "int32", -1
+    else:
+      width = manifest.hooks[array.removeprefix("activations/")]
+      dtype, fill = manifest.dtype, "NaN"
+  little = {"name": "bytes", "configuration": {"endian": "little"}}
+  checked = [little, {"name": "crc32c"}]
+  return {
+    "shape": [rows, width],
+    "data_type": dtype,
+    "fill_value": fill,
+    "chunk_grid": {
+      "name": "regular",
+      "configuration": {"chunk_shape": [write, width]},
+    },
+    "codecs": [
+      {
+        "name": "sharding_indexed",
+        "configuration": {
+          "chunk_shape": [read, width],
+          "codecs": checked,
+          "index_codecs": checked,
+          "index_location": "end",
+        },
+      }
+    ],
+  }

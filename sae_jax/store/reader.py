@@ -1,0 +1,264 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a store: rows, their contexts, statistics.
+
+Every chunk read is checked against its crc32c; a damaged or missing one raises
+`errors.InputError` with store, array, chunk and rows.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import tensorstore as ts
+
+from sae_jax import errors
+from sae_jax.store import layout, location, statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """The tokens around a row.
+
+  Attributes:
+    tokens: int32 [n], a piece of the sequence that the model was fed.
+    position: index of the row's own token in `tokens`.
+    document: the number of the sequence.
+    start: index in the sequence of `tokens[0]`.
+  """
+
+  tokens: np.ndarray
+  position: int
+  document: int
+  start: int
+
+
+class Store:
+  """An open store; see `open_store`. Safe to use from several threads."""
+
+  def __init__(self, place: location.Location, manifest: layout.Manifest):
+    self.place = place
+    self.manifest = manifest
+    self._arrays: dict[str, ts.TensorStore] = {}
+
+  @property
+  def path(self) -> str:
+    return self.place.path
+
+  @property
+  def hooks(self) -> tuple[str, ...]:
+    return tuple(self.manifest.hooks)
+
+  @property
+  def rows(self) -> int:
+    return self.manifest.rows
+
+  @property
+  def read_rows(self) -> int:
+    """Rows per read chunk; the last one may have fewer."""
+    return self.manifest.read_rows
+
+  @property
+  def write_rows(self) -> int:
+    """Rows per write chunk: rows are permuted within one."""
+    return self.manifest.write_rows
+
+  @property
+  def num_chunks(self) -> int:
+    """How many read chunks there are."""
+    return -(-self.rows // self.read_rows)
+
+  def d_model(self, hook: str) -> int:
+    return self.manifest.hooks[self.hook(hook)]
+
+  def hook(self, name: str) -> str:
+    """`name` if the store has it.
+
+    Raises:
+      errors.InputError: it has not; the message lists what it has.
+    """
+    if name not in self.manifest.hooks:
+      raise errors.InputError(
+        f"{self.path} has no hook {name!r}; it has {', '.join(self.hooks)}"
+      )
+    return name
+
+  def read(self, hook: str, start: int, stop: int) -> np.ndarray:
+    """Rows x_ND bfloat16 of `start <= row < stop`."""
+    return self._read(layout.activations(self.hook(hook)), [(start, stop)])[0]
+
+  def read_chunks(self, hook: str, chunks: Sequence[int]) -> list[np.ndarray]:
+    """The read chunks x_ND bfloat16 in the order given, read concurrently."""
+    step = self.read_rows
+    spans = [(c * step, min((c + 1) * step, self.rows)) for c in chunks]
+    return self._read(layout.activations(self.hook(hook)), spans)
+
+  def positions(self, start: int, stop: int) -> np.ndarray:
+    """int32 [n, 2]: the (document, position) of each row."""
+    return self._read(layout.ROWS, [(start, stop)])[0]
+
+  def document(self, document: int) -> np.ndarray:
+    """int32 [T']: the token sequence, as it was fed to the model."""
+    tokens_T = self._read(layout.TOKENS, [(document, document + 1)])[0][0]
+    return tokens_T[tokens_T >= 0]
+
+  def context(self, row: int, before: int = 20, after: int = 10) -> Context:
+    """The row's token with up to `before` and `after` tokens around it."""
+    document, position = map(int, self.positions(row, row + 1)[0])
+    tokens_T = self.document(document)
+    start = max(0, position - before)
+    return Context(
+      tokens_T[start : position + after + 1],
+      position - start,
+      document,
+      start,
+    )
+
+  def stats(self, hook: str) -> statistics.Stats:
+    """Statistics of a hook over all rows."""
+    return self._stats[self.hook(hook)]
+
+  def holdout(self, rows: int) -> tuple[range, range]:
+    """Splits the read chunks into (training, held out).
+
+    The held-out part is the smallest number of last *write* chunks with at
+    least `rows` rows: rows of one document neighbourhood stay together.
+
+    Raises:
+      errors.InputError: nothing would be left to train on, or the store is
+        bounded.
+    """
+    if rows < 0:
+      raise errors.InputError(f"holdout of {rows} rows: give a number >= 0")
+    if self.manifest.window and rows:
+      raise errors.InputError(
+        f"{self.path} is bounded (window={self.manifest.window}): its last rows"
+        " come last; harvest a small store of other text to evaluate on"
+      )
+    chunks, held = self.manifest.write_chunks, 0
+    while held < rows and chunks:
+      chunks -= 1
+      held = self.rows - chunks * self.write_rows
+    if not chunks:
+      raise errors.InputError(
+        f"{self.path}: holding out {rows} rows takes all {self.rows} (whole"
+        f" write chunks of {self.write_rows} are held out); hold out fewer,"
+        " harvest more, or harvest with a smaller write_rows"
+      )
+    split = min(-(-chunks * self.write_rows // self.read_rows), self.num_chunks)
+    return range(split), range(split, self.num_chunks)
+
+  @functools.cached_property
+  def _stats(self) -> dict[str, statistics.Stats]:
+    data = self._checked_file(layout.STATS)
+    return statistics.from_bytes(data, self.hooks)
+
+  def _checked_file(self, name: str) -> bytes:
+    data = self.place.read(name)
+    if data is None:
+      raise errors.InputError(
+        f"{self.path}/{name} is missing; restore it, or harvest again"
+      )
+    if layout.digest(data) != self.manifest.files[name]:
+      raise errors.InputError(
+        f"{self.path}/{name} is damaged: its bytes do not match the manifest;"
+        " restore it, or harvest again"
+      )
+    return data
+
+  def _array(self, name: str) -> ts.TensorStore:
+    if name not in self._arrays:  # two threads may both open it: no harm
+      if self.manifest.files:
+        self._checked_file(f"{name}/zarr.json")
+      self._arrays[name] = layout.open_array(self.place, self.manifest, name)
+    return self._arrays[name]
+
+  def _read(
+    self, name: str, spans: Sequence[tuple[int, int]]
+  ) -> list[np.ndarray]:
+    array = self._array(name)
+    for start, stop in spans:
+      if not 0 <= start <= stop <= array.shape[0]:
+        what = "documents" if name == layout.TOKENS else "rows"
+        raise errors.InputError(
+          f"{self.path}: {what} {start}..{stop} of {name} asked for, there are"
+          f" {array.shape[0]}"
+        )
+    batch = ts.Batch()
+    futures = [array[a:b].read(batch=batch) for a, b in spans]
+    batch.submit()
+    found = []
+    for (start, stop), future in zip(spans, futures, strict=True):
+      try:
+        found.append(np.asarray(future.result()))
+      except (ValueError, OSError) as error:
+        raise self._damage(name, start, stop, error) from error
+    return found
+
+  def _damage(
+    self, name: str, start: int, stop: int, error: Exception
+  ) -> errors.InputError:
+    """Finds the first read chunk in the span that fails, and says so."""
+    if name == layout.TOKENS:
+      read = self.manifest.batch_size
+      write = read * self.manifest.group_batches
+      what = "documents"
+    else:
+      read, write, what = self.read_rows, self.write_rows, "rows"
+    array = self._array(name)
+    for chunk in range(start // read, -(-stop // read)):
+      first, last = chunk * read, min((chunk + 1) * read, array.shape[0])
+      try:
+        array[first:last].read().result()
+      except (ValueError, OSError) as found:
+        error = found
+        break
+    text = str(error)
+    missing = "NOT_FOUND" in text
+    return errors.InputError(
+      f"{self.path}: {name}: read chunk {first // read} ({what}"
+      f" {first}..{last - 1}, file {layout.chunk_file(name, first // write)})"
+      f" is {'missing' if missing else 'damaged'}: {text}"
+    )
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+  """Opens a finished store, or a bounded one while it is written.
+
+  Raises:
+    errors.InputError: there is no store, it is unfinished, or its manifest is
+      damaged.
+  """
+  place = location.Location(path)
+  data = place.read(layout.MANIFEST)
+  name = layout.MANIFEST
+  if data is None:
+    data, name = place.read(layout.START), layout.START
+    if data is None:
+      raise errors.InputError(
+        f"{place.path} is no activation store (it has no {layout.MANIFEST});"
+        " make one with sae-jax harvest"
+      )
+  where = f"{place.path}/{name}"
+  value = layout.unseal(data, where)
+  if value.get("kind") != "store":
+    raise errors.InputError(
+      f"{where} is of a {value.get('job') or value.get('kind')!r}, not of an"
+      " activation store"
+    )
+  manifest = layout.manifest_from(value, where)
+  if name == layout.START and not manifest.window:
+    raise errors.InputError(
+      f"{place.path} is unfinished: run the same sae-jax harvest again to"
+      " resume it"
+    )
+  return Store(place, manifest)
+
+
+def paired(a: Store, b: Store) -> bool:
+  """Whether row i of both stores is of the same token of the same text."""
+  return bool(a.manifest.pairing_hash) and (
+    a.manifest.pairing_hash == b.manifest.pairing_hash
+  )

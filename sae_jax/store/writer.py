@@ -1,0 +1,267 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a store write chunk by write chunk, so that a kill loses only one.
+
+Every write chunk, token chunk and record has one writer: lane l owns the write
+chunks c = l (mod lanes). A chunk's arrays are durable before its record is
+written, and the manifest is written last.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+import ml_dtypes
+import numpy as np
+
+from sae_jax import errors
+from sae_jax.store import layout, location, records, statistics
+
+
+class StoreWriter:
+  """Creates or goes on with the store at `path`.
+
+  Only the `lead` process creates arrays and finishes the store; the others
+  open what the lead has created.
+
+  Raises:
+    errors.InputError: the directory cannot be written, or (not lead) the lead
+      has not created it.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike[str],
+    manifest: layout.Manifest,
+    *,
+    lead: bool = True,
+  ):
+    self.place = location.Location(path)
+    self.manifest = manifest
+    self._arrays = {
+      name: layout.open_array(self.place, manifest, name, create=lead)
+      for name in layout.array_names(manifest)
+    }
+    if lead and self.place.read(layout.START) is None:
+      self.place.write(layout.START, layout.manifest_bytes(manifest))
+
+  def lane(self, lane: int) -> records.Record:
+    """The lane's last record, or its start."""
+    last = records.start(lane, list(self.manifest.hooks.values()))
+    mine = [
+      chunk
+      for chunk in records.recorded(self.place)
+      if chunk % self.manifest.lanes == lane
+    ]
+    if mine:
+      found = records.read(self.place, mine[-1], len(self.manifest.hooks))
+      last = found or last
+    return last
+
+  def write_chunk(
+    self,
+    before: records.Record,
+    chunk: int,
+    x: Mapping[str, np.ndarray],
+    rows_R2: np.ndarray,
+    *,
+    tokens: Sequence[tuple[int, np.ndarray]],
+    first_batch: int,
+    next_batch: int,
+    skip: int,
+    exhausted: bool,
+    dropped: Mapping[str, int],
+  ) -> records.Record:
+    """Permutes and writes one chunk; returns when it is durable.
+
+    Args:
+      before: the lane's record before this chunk.
+      chunk: the write chunk.
+      x: hook -> x_RD bfloat16, in text order; R <= write_rows.
+      rows_R2: (document, position) of every row.
+      tokens: (lane's batch, tokens_BT int32 with -1 where there is none) of
+        the batches first touched in this chunk, ascending.
+      first_batch: the lane's batch in which the chunk begins.
+      next_batch: the lane's batch to go on with.
+      skip: how many kept rows of that batch are written already.
+      exhausted: whether the text ended here.
+      dropped: tokens left out of the batches in `tokens`, by reason.
+    """
+    order_R = permutation(self.manifest.seed, chunk, len(rows_R2))
+    rows_R2 = np.ascontiguousarray(rows_R2[order_R], np.int32)
+    start = chunk * self.manifest.write_rows
+    stop = start + len(rows_R2)
+    futures, moments = [], []
+    try:
+      if start < stop:
+        futures.append(self._arrays[layout.ROWS][start:stop].write(rows_R2))
+      for hook in self.manifest.hooks:
+        # As integers: numpy moves bfloat16 with the GIL held.
+        x_RD = x[hook].view(np.uint16)[order_R].view(ml_dtypes.bfloat16)
+        if start < stop:
+          array = self._arrays[layout.activations(hook)]
+          futures.append(array[start:stop].write(x_RD))
+        moments.append(statistics.moments(x_RD))
+      self._write_tokens(chunk % self.manifest.lanes, tokens)
+      for future in futures:
+        future.result()
+    except (ValueError, OSError) as error:
+      if isinstance(error, errors.InputError):
+        raise
+      raise self.place.explain(error, f"cannot write chunk {chunk}") from error
+    tokens_hash = before.tokens_hash
+    for _, tokens_BT in tokens:
+      tokens_hash = records.chain(tokens_hash, tokens_BT)
+    record = records.Record(
+      chunk=chunk,
+      rows=len(rows_R2),
+      first_batch=first_batch,
+      next_batch=next_batch,
+      skip=skip,
+      exhausted=exhausted,
+      dropped={
+        reason: before.dropped.get(reason, 0) + dropped.get(reason, 0)
+        for reason in sorted({*before.dropped, *dropped})
+      },
+      rows_hash=records.chain(before.rows_hash, rows_R2),
+      tokens_hash=tokens_hash,
+      moments=tuple(
+        a + b for a, b in zip(before.moments, moments, strict=True)
+      ),
+    )
+    records.write(self.place, record)
+    return record
+
+  def finish(self) -> layout.Manifest:
+    """Seals the store; every lane must have ended (see `last_records`).
+
+    Rows are kept up to the first chunk that is not full: with several lanes
+    and a text that ends early, later chunks of other lanes are deleted.
+
+    Raises:
+      errors.InputError: there are no rows.
+    """
+    kept, rows, first = self._kept()
+    if not rows:
+      raise errors.InputError(
+        f"{self.place.path}: no rows to store: the text gave no token that the"
+        " filters keep; give more text, or relax the filters"
+      )
+    lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
+    manifest = dataclasses.replace(
+      self.manifest,
+      rows=rows,
+      lane_batches=tuple(r.batches for r in kept),
+      first_chunk=first,
+      dropped=_dropped(kept),
+      pairing_hash=records.pairing_hash(kept),
+    )
+    surplus = range(manifest.write_chunks, -(-self.manifest.rows // write_rows))
+    self._shrink(manifest, surplus)
+    stats = {}
+    for i, hook in enumerate(manifest.hooks):
+      total = kept[0].moments[i]
+      for lane in range(1, lanes):
+        total += kept[lane].moments[i]
+      stats[hook] = statistics.finish(total, manifest.dropped)
+    self.place.write(layout.STATS, statistics.to_bytes(stats))
+    small = [f"{a}/zarr.json" for a in layout.array_names(manifest)]
+    manifest = dataclasses.replace(
+      manifest,
+      files={
+        name: layout.digest(self.place.read(name) or b"")
+        for name in [*small, layout.STATS]
+      },
+    )
+    self.place.write(layout.MANIFEST, layout.manifest_bytes(manifest))
+    clean(self.place)
+    return manifest
+
+  def _kept(self) -> tuple[list[records.Record], int, int]:
+    """Each lane's last kept record, the rows kept, and the first chunk."""
+    lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
+    hooks = len(self.manifest.hooks)
+    chunks = records.recorded(self.place)
+    last: dict[int, records.Record] = {}
+    first = released(self.place)
+    rows = min([c for c in chunks if c >= first], default=0) * write_rows
+    ended = False
+    for chunk in chunks:
+      record = records.read(self.place, chunk, hooks)
+      if record is None or ended or chunk * write_rows > rows:
+        break
+      last[chunk % lanes] = record
+      if chunk >= first:
+        rows += record.rows
+      ended = record.rows < write_rows
+    starts = list(self.manifest.hooks.values())
+    kept = [last.get(n) or records.start(n, starts) for n in range(lanes)]
+    return kept, min(rows, self.manifest.rows), first
+
+  def _shrink(self, manifest: layout.Manifest, surplus: range) -> None:
+    for name in layout.array_names(manifest):
+      array, size = self._arrays[name], manifest.rows
+      if name == layout.TOKENS:
+        size = manifest.batch_size * max(
+          manifest.document_slot(lane, batches - 1) + 1
+          for lane, batches in enumerate(manifest.lane_batches)
+          if batches
+        )
+      else:
+        self.place.delete(layout.chunk_file(name, c) for c in surplus)
+      # Metadata only: TensorStore would otherwise visit every chunk that the
+      # array might have had.
+      array.resize(
+        exclusive_max=[size, array.shape[1]], resize_metadata_only=True
+      ).result()
+
+  def _write_tokens(
+    self, lane: int, tokens: Sequence[tuple[int, np.ndarray]]
+  ) -> None:
+    """Writes runs of batches; batches of one token chunk are one write."""
+    array, per_slot = self._arrays[layout.TOKENS], self.manifest.batch_size
+    runs: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for batch, tokens_BT in tokens:
+      slot = self.manifest.document_slot(lane, batch)
+      runs.setdefault(slot // self.manifest.group_batches, []).append(
+        (slot, tokens_BT)
+      )
+    futures = []
+    for run in runs.values():
+      first = run[0][0] * per_slot
+      tokens_NT = np.concatenate([t for _, t in run])
+      futures.append(array[first : first + len(tokens_NT)].write(tokens_NT))
+    for future in futures:
+      future.result()
+
+
+def permutation(seed: int, chunk: int, rows: int) -> np.ndarray:
+  """The order in which a write chunk's rows are stored.
+
+  Philox's raw words are the same in every version of numpy (NEP 19).
+  """
+  words_R = np.random.Philox(key=(seed, chunk)).random_raw(rows)
+  return np.argsort(words_R, kind="stable")
+
+
+def released(place: location.Location) -> int:
+  """The first write chunk that a bounded store's reader still needs."""
+  data = place.read(layout.RELEASED)
+  if data is None:
+    return 0
+  where = f"{place.path}/{layout.RELEASED}"
+  return int(layout.unseal(data, where)["first_chunk"])
+
+
+def clean(place: location.Location) -> None:
+  """Removes what only an unfinished store needs, and killed writers' files."""
+  place.delete(place.names("progress/"))
+  place.delete([layout.RELEASED])
+  place.sweep()
+
+
+def _dropped(last: Sequence[records.Record]) -> dict[str, int]:
+  reasons = sorted({reason for r in last for reason in r.dropped})
+  return {
+    reason: sum(r.dropped.get(reason, 0) for r in last) for reason in reasons
+  }
