@@ -1,0 +1,152 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How often latents fire: a histogram of rates, and rate against strength."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from sae_jax.report import page, plots, say
+from sae_jax.report.entries import Entry, Evaluation
+
+_BINS_PER_DECADE = 5
+_MAX_POINTS = 3000  # of the scatter plot
+
+
+def section(entries: Sequence[Entry]) -> page.Section:
+  """Firing rates of every evaluated dictionary."""
+  measured = [e for e in entries if e.evaluation and e.evaluation.arrays]
+  if not measured:
+    blocks = [
+      page.missing(
+        "Firing rates are measured by the evaluation; there is none."
+      )
+    ]
+  else:
+    blocks = [
+      page.text(" ".join(_dead_line(e, len(measured) > 1) for e in measured)),
+      page.figures([_histogram(measured), _scatter(measured)], wide=True),
+    ]
+  return page.Section(id="density", title="Firing rates", blocks=blocks)
+
+
+def _dead_line(entry: Entry, name_it: bool) -> str:
+  fires_F, rows = _fires(entry)
+  dead = int(np.sum(fires_F == 0))
+  dense = int(np.sum(fires_F > 0.1 * rows))
+  head = f"{entry.name}: " if name_it else ""
+  return (
+    f"{head}{dead:,} of {len(fires_F):,} latents never fired on"
+    f" {rows:,} held-out rows; {dense:,} fire on more than 10 % of them."
+  )
+
+
+def _fires(entry: Entry) -> tuple[np.ndarray, int]:
+  evaluation: Evaluation = entry.evaluation
+  return evaluation.arrays["fires_F"], evaluation.metrics["rows"]
+
+
+def _histogram(measured: Sequence[Entry]) -> page.Figure:
+  lowest = min(math.floor(-math.log10(_fires(e)[1])) for e in measured)
+  edges = np.linspace(lowest, 0, -lowest * _BINS_PER_DECADE + 1)
+  width = 1 / _BINS_PER_DECADE
+  never = lowest - 2.5 * width
+  data = []
+  for i, entry in enumerate(measured):
+    fires_F, rows = _fires(entry)
+    alive = fires_F[fires_F > 0]
+    counts, _ = np.histogram(np.log10(alive / rows), edges)
+    spans = [
+      f"{say.percent(10**a)} to {say.percent(10**b)}"
+      for a, b in itertools.pairwise(edges)
+    ]
+    data.append(
+      {
+        "type": "bar",
+        "name": entry.name,
+        "x": [never, *(edges[:-1] + width / 2).tolist()],
+        "y": [int(np.sum(fires_F == 0)), *counts.tolist()],
+        "width": 0.9 * width,
+        "customdata": ["never", *spans],
+        "hovertemplate": "%{y:,} latents: %{customdata}<extra></extra>",
+        "opacity": 1 if len(measured) == 1 else 0.55,
+        "marker": {
+          "color": [plots.colour(i)] * (len(counts) + 1)
+          if len(measured) > 1
+          else [plots.colour(1)] + [plots.colour(0)] * len(counts)
+        },
+      }
+    )
+  exponents = range(lowest, 1)
+  return page.Figure(
+    title="Latents by firing rate",
+    caption="share of held-out rows on which a latent is active, log scale;"
+    " those that never fired stand apart",
+    height=300,
+    spec={
+      "data": data,
+      "layout": plots.layout(
+        x={
+          "title": plots.title("fires on"),
+          "tickvals": [never, *exponents],
+          "ticktext": ["never", *map(plots.share_label, exponents)],
+        },
+        y={"title": plots.title("latents"), "tickformat": "~s"},
+        legend=len(measured) > 1,
+        barmode="overlay",
+      ),
+    },
+  )
+
+
+def _scatter(measured: Sequence[Entry]) -> page.Figure:
+  data, lowest, thinned = [], -1, False
+  for i, entry in enumerate(measured):
+    fires_F, rows = _fires(entry)
+    latents = np.flatnonzero(fires_F)
+    if len(latents) > _MAX_POINTS:
+      rng = np.random.default_rng(0)
+      latents = np.sort(rng.choice(latents, _MAX_POINTS, replace=False))
+      thinned = True
+    rate = fires_F[latents] / rows
+    lowest = min(lowest, math.floor(-math.log10(rows)))
+    mean_F = entry.evaluation.arrays["mean_F"]
+    data.append(
+      {
+        "type": "scatter",
+        "mode": "markers",
+        "name": entry.name,
+        "x": np.round(rate, 8).tolist(),
+        "y": [float(f"{v:.4g}") for v in mean_F[latents]],
+        "text": [f"latent {n}" for n in latents],
+        "hovertemplate": "%{text}<br>fires on %{x:.3~%}<br>"
+        "mean %{y:.3~g}<extra></extra>",
+        "marker": {"color": plots.colour(i), "size": 4, "opacity": 0.45},
+      }
+    )
+  exponents = range(lowest, 1)
+  return page.Figure(
+    title="Rate and strength",
+    caption="each dot a latent that fired"
+    + (f" (a random {_MAX_POINTS:,})" if thinned else ""),
+    height=300,
+    spec={
+      "data": data,
+      "layout": plots.layout(
+        x={
+          "title": plots.title("fires on"),
+          "type": "log",
+          "tickvals": [10.0**e for e in exponents],
+          "ticktext": list(map(plots.share_label, exponents)),
+        },
+        y={
+          "title": plots.title("mean activation when on"),
+          "type": "log",
+          "dtick": "D2",
+        },
+        legend=len(measured) > 1,
+      ),
+    },
+  )

@@ -1,0 +1,89 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Plotly figures in the page's own look.
+
+A colour is the name of a CSS variable, `var(--c0)`; the page puts in the
+reader's light or dark value when it draws.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+COLOURS = 5  # --c0 … --c4 of page.css
+_CLEAR = "rgba(0,0,0,0)"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# More points than twice a curve's width in pixels only slow the page down.
+_MAX_POINTS = 1500
+
+
+def colour(i: int) -> str:
+  return f"var(--c{i % COLOURS})"
+
+
+def layout(
+  *,
+  x: dict[str, Any],
+  y: dict[str, Any],
+  legend: bool = False,
+  **more: Any,
+) -> dict[str, Any]:
+  """A quiet frame: no box, light grid, the page's type."""
+  axis = {
+    "gridcolor": "var(--grid)",
+    "linecolor": "var(--rule)",
+    "tickcolor": "var(--rule)",
+    "zeroline": False,
+    "automargin": True,
+  }
+  return {
+    "margin": {"l": 44, "r": 12, "t": 30 if legend else 10, "b": 34},
+    "paper_bgcolor": _CLEAR,
+    "plot_bgcolor": _CLEAR,
+    "font": {
+      "family": "system-ui, -apple-system, 'Segoe UI', sans-serif",
+      "size": 11.5,
+      "color": "var(--soft)",
+    },
+    "hoverlabel": {
+      "bgcolor": "var(--panel)",
+      "bordercolor": "var(--rule)",
+      "font": {"color": "var(--ink)"},
+    },
+    "showlegend": legend,
+    "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+    "xaxis": axis | {"showgrid": False, "showline": True} | x,
+    "yaxis": axis | y,
+    **more,
+  }
+
+
+def title(words: str) -> dict[str, Any]:
+  return {"text": words, "standoff": 6}
+
+
+def thin(
+  x: Sequence[float], y: Sequence[float | None]
+) -> tuple[list[float], list[float | None]]:
+  """At most 1,500 points: means of equal stretches; a gap stays a gap."""
+  if len(x) <= _MAX_POINTS:
+    return list(x), list(y)
+  size = math.ceil(len(x) / _MAX_POINTS)
+  xs, ys = [], []
+  for i in range(0, len(x), size):
+    values = [v for v in y[i : i + size] if v is not None]
+    xs.append(x[min(i + size // 2, len(x) - 1)])
+    ys.append(math.fsum(values) / len(values) if values else None)
+  return xs, ys
+
+
+def power_of_ten(exponent: int) -> str:
+  return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def share_label(exponent: int) -> str:
+  """10^exponent as a share: 100 %, 1 %, 0.01 %, then 10⁻⁵."""
+  if exponent < -5:
+    return power_of_ten(exponent)
+  digits = max(0, -exponent - 2)
+  return f"{10.0 ** (exponent + 2):.{digits}f} %"

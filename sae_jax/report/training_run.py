@@ -1,0 +1,115 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The page of training runs: how good the dictionaries are, how they grew."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from sae_jax import artifacts, errors
+from sae_jax.report import curves, density, entries, latents, page, say, summary
+from sae_jax.report.entries import Entry
+
+
+def write_report(
+  paths: Sequence[str | os.PathLike[str]], out_html: str | os.PathLike[str]
+) -> pathlib.Path:
+  """Writes one HTML file about training runs and their evaluations.
+
+  Args:
+    paths: directories of train and evaluate jobs, in any order; an
+      evaluation inside a run's directory is found by itself.
+    out_html: the file; it appears whole or not at all.
+
+  Returns:
+    The path written.
+
+  Raises:
+    errors.InputError: a path is no run or evaluation, or the file cannot be
+      written.
+  """
+  shown = entries.read(paths)
+  several = len(shown) > 1
+  html = page.render(
+    title=f"{len(shown)} dictionaries" if several else shown[0].name,
+    lead="; ".join(_lead(entry, several) for entry in shown),
+    sections=[
+      summary.section(shown),
+      curves.section(shown),
+      density.section(shown),
+      latents.section(shown),
+      _provenance(shown),
+    ],
+  )
+  out = pathlib.Path(out_html).expanduser().absolute()
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    artifacts.write_bytes_atomic(out, html.encode())
+  except OSError as error:
+    raise errors.InputError(
+      f"--out={out}: cannot write the report ({error.strerror}); choose"
+      " another path"
+    ) from error
+  return out
+
+
+def _lead(entry: Entry, name_it: bool) -> str:
+  sae = entry.sae or {}
+  metadata = sae.get("metadata", {})
+  evaluation = entry.evaluation.metrics if entry.evaluation else {}
+  hook = metadata.get("hook_name") or evaluation.get("hook", "unknown hook")
+  width = sae.get("d_sae") or evaluation.get("latents")
+  words = [
+    f"Sparse autoencoder, {width:,} latents" if width else "Sparse autoencoder"
+  ]
+  if "k" in sae:
+    words.append(f"top {sae['k']}")
+  words.append(f"on {hook}")
+  if metadata.get("model_name"):
+    words.append(f"of {metadata['model_name']}")
+  return (
+    (f"{entry.name}: " if name_it else "")
+    + ", ".join(words[:2])
+    + " "
+    + " ".join(words[2:])
+  )
+
+
+def _provenance(shown: Sequence[Entry]) -> page.Section:
+  blocks: list[page.Block] = []
+  for entry in shown:
+    if len(shown) > 1:
+      blocks.append(page.heading(entry.name))
+    blocks.append(page.table(_origin(entry)))
+    for title, value in (
+      ("Config of the training run", entry.config),
+      ("Its manifest.json", entry.manifest),
+      ("sae/cfg.json", entry.sae),
+      ("Config of the evaluation", getattr(entry.evaluation, "config", None)),
+    ):
+      if value is not None and not (
+        title.startswith("Config of the training") and not entry.metrics
+      ):
+        blocks.append(page.fold_json(title, value))
+  return page.Section(id="provenance", title="Configuration", blocks=blocks)
+
+
+def _origin(entry: Entry) -> list[list[str]]:
+  sae = entry.sae or {}
+  rows = [["directory", str(entry.path)]]
+  if entry.evaluation and entry.evaluation.path != entry.path:
+    rows.append(["evaluation", str(entry.evaluation.path)])
+  for key, value in sorted((entry.config or {}).get("inputs", {}).items()):
+    rows.append([f"input {key}", str(value)])
+  for key, value in sorted(sae.get("metadata", {}).items()):
+    if value is not None and not isinstance(value, (dict, list)):
+      rows.append([key, str(value)])
+  for key in ("architecture", "d_in", "d_sae", "k", "dtype"):
+    if key in sae:
+      rows.append([key, str(sae[key])])
+  if entry.config:
+    rows.append(["code version", str(entry.config["code_version"])])
+  if entry.manifest:
+    rows.append(["device", str(entry.manifest["device"])])
+    rows.append(["wall time", say.duration(entry.manifest["wall_s"])])
+  return rows
