@@ -1,0 +1,229 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the stream feeds a device, and how well it mixes.
+
+Compares rows/s of `sae_jax.stream` with `cat` of the same files and with a
+memory copy, with the page cache warm and dropped; every arm runs once per
+round and the table has medians. Mixing is the number of pairs of rows of one
+document per batch, against the expectation under a global shuffle.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from sae_jax import mesh, store, stream
+
+_DOCUMENT_TOKENS = 256  # of made stores
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument("--store", help="a finished local store")
+  which.add_argument(
+    "--make",
+    nargs=2,
+    type=int,
+    metavar=("ROWS", "D"),
+    help="make a store of so many random rows in a temporary directory",
+  )
+  parser.add_argument("--hook", help="default: the store's first")
+  parser.add_argument("--batch", type=int, default=4096)
+  parser.add_argument("--mix", type=int, nargs="+", default=[1, 4, 16, 64, 256])
+  parser.add_argument("--rounds", type=int, default=5)
+  args = parser.parse_args()
+  with tempfile.TemporaryDirectory() as scratch:
+    path = args.store or make_store(pathlib.Path(scratch) / "store", *args.make)
+    source = store.open_store(path)
+    hook = source.hook(args.hook or source.hooks[0])
+    print(machine_line())
+    print(
+      f"Store: {source.rows} rows of D={source.d_model(hook)},"
+      f" {source.rows * source.d_model(hook) * 2 / 1e9:.2f} GB, read chunks of"
+      f" {source.read_rows} rows, write chunks of {source.write_rows}."
+      f" Batch {args.batch}. Medians of {args.rounds} rounds.\n"
+    )
+    print_speed(source, hook, args)
+    print()
+    print_mixing(source, args)
+
+
+def make_store(path: pathlib.Path, rows: int, d_model: int) -> pathlib.Path:
+  rng = np.random.Generator(np.random.Philox(0))
+  x_ND = np.empty((rows, d_model), ml_dtypes.bfloat16)
+  for start in range(0, rows, 8192):
+    block = x_ND[start : start + 8192]
+    block[:] = rng.standard_normal(block.shape, np.float32)
+  lengths = [_DOCUMENT_TOKENS] * (rows // _DOCUMENT_TOKENS)
+  lengths += [rows % _DOCUMENT_TOKENS] * (rows % _DOCUMENT_TOKENS > 0)
+  store.write_arrays(
+    path,
+    {"blocks.0.hook_resid_post": x_ND},
+    documents=[np.zeros(length, np.int32) for length in lengths],
+  )
+  return path
+
+
+def machine_line() -> str:
+  cpu = next(
+    (
+      line.partition(":")[2].strip()
+      for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+      if line.startswith("model name")
+    ),
+    platform.processor(),
+  )
+  device = jax.devices()[0]
+  return (
+    f"Machine: {cpu}, {os.cpu_count()} cores, {platform.system()}"
+    f" {platform.release()}; device {device.device_kind}; Python"
+    f" {platform.python_version()}, jax {jax.__version__}, numpy"
+    f" {np.__version__}."
+  )
+
+
+def print_speed(source: store.Store, hook: str, args) -> None:
+  folder = pathlib.Path(source.path) / "activations" / hook
+  files = sorted(path for path in folder.rglob("*") if path.is_file())
+  size = source.rows * source.d_model(hook) * 2
+  copied = np.zeros(min(size, 256 << 20), np.uint8)
+  target = np.ones_like(copied)
+
+  def copy():
+    start = time.perf_counter()
+    np.copyto(target, copied)
+    return (time.perf_counter() - start) * size / copied.nbytes
+
+  arms = {
+    "memory copy": copy,
+    "`cat`, warm": lambda: cat(files),
+    "`cat`, cold": lambda: drop_cache(files) or cat(files),
+  }
+  for mix in args.mix:
+    arms[f"stream, mix_chunks={mix}, warm"] = lambda mix=mix: drain(
+      source, hook, args.batch, mix
+    )
+  mix = 64 if 64 in args.mix else args.mix[-1]
+  arms[f"stream, mix_chunks={mix}, cold"] = lambda: (
+    drop_cache(files) or drain(source, hook, args.batch, mix)
+  )
+  cat(files)  # into the page cache
+  seconds = {name: [] for name in arms}
+  cpu = {name: [] for name in arms}
+  for _ in range(args.rounds):
+    for name, arm in arms.items():
+      before = cpu_seconds()
+      seconds[name].append(arm())
+      cpu[name].append(cpu_seconds() - before)
+  fastest = statistics.median(seconds["`cat`, warm"])
+  print("| arm | rows/s | GB/s | of warm `cat` | CPU s per GB |")
+  print("|---|---:|---:|---:|---:|")
+  for name, times in seconds.items():
+    median = statistics.median(times)
+    print(
+      f"| {name} | {source.rows / median:,.0f} | {size / median / 1e9:.2f} |"
+      f" {fastest / median:.2f} |"
+      f" {statistics.median(cpu[name]) / size * 1e9:.2f} |"
+    )
+
+
+def cat(files) -> float:
+  start = time.perf_counter()
+  subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
+  return time.perf_counter() - start
+
+
+def drop_cache(files) -> None:
+  for file in files:
+    descriptor = os.open(file, os.O_RDONLY)
+    os.fsync(descriptor)  # dirty pages would stay
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def cpu_seconds() -> float:
+  used = [
+    resource.getrusage(who)
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+  ]
+  return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def drain(source, hook: str, batch: int, mix: int) -> float:
+  """Seconds for one epoch onto the device, from opening on."""
+  config = stream.StreamConfig(batch_size=batch, mix_chunks=mix)
+  steps = source.rows // batch
+  start = time.perf_counter()
+  batches = stream.open_stream(source, hook, config, mesh=mesh.single())
+  for _ in range(steps):
+    jax.block_until_ready(next(batches))
+  seconds = time.perf_counter() - start
+  batches.close()
+  return seconds * source.rows / (steps * batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _RowNumbers:
+  """Stands for a store: each row is its number, as the bits of two bf16."""
+
+  source: store.Store
+
+  def __getattr__(self, name):
+    return getattr(self.source, name)
+
+  def read_chunks(self, hook, chunks):
+    step = self.source.read_rows
+    found = []
+    for chunk in chunks:
+      stop = min((chunk + 1) * step, self.source.rows)
+      row_N1 = np.arange(chunk * step, stop, dtype=np.uint32)[:, None]
+      found.append(row_N1.view(ml_dtypes.bfloat16))
+    return found
+
+
+def print_mixing(source: store.Store, args) -> None:
+  document_N = source.positions(0, source.rows)[:, 0]
+  sizes = np.bincount(document_N).astype(np.float64)
+  n, b = source.rows, args.batch
+  ideal = b * (b - 1) / 2 * (sizes * (sizes - 1)).sum() / (n * (n - 1))
+  print(
+    f"Same-document pairs per batch of {b}; {len(sizes)} documents, a global"
+    f" shuffle expects {ideal:.1f}.\n"
+  )
+  print("| mix_chunks | pairs per batch | ± s.e. | of ideal |")
+  print("|---:|---:|---:|---:|")
+  for mix in args.mix:
+    batches = stream.open_stream(
+      _RowNumbers(source),
+      source.hooks[0],
+      stream.StreamConfig(batch_size=b, mix_chunks=mix),
+      mesh=mesh.single(),
+    )
+    pairs = []
+    for _ in range(max(2, n // b)):
+      row_B = np.asarray(next(batches)).view(np.uint32)[:, 0]
+      counts = np.bincount(document_N[row_B])
+      pairs.append((counts * (counts - 1) / 2).sum())
+    batches.close()
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    mean = statistics.mean(pairs)
+    print(f"| {mix} | {mean:.1f} | {error:.1f} | {mean / ideal:.3f} |")
+
+
+if __name__ == "__main__":
+  sys.exit(main())
