@@ -48,7 +48,8 @@ def forward(
 ) -> Outputs:
   """Runs the decoder; pure, to be called under `jax.jit`.
 
-  Without logits, nothing after the last tap is computed.
+  Without logits, nothing after the last tap is computed (and all blocks but
+  not the head where there is no tap).
 
   Args:
     tokens_BT: int32 token ids; padding may hold any valid id.
@@ -124,15 +125,13 @@ def _plan(model, taps, edits, *, run_all: bool) -> _Plan:
         f"hook {hook.canonical!r} needs {needed} layers, but {loaded} are"
         f" loaded; load the model with layers={needed} or more"
       )
-  if run_all:
+  if run_all or not hooks:
     if not model.has_head:
       raise errors.InputError(
-        f"logits need all {config.num_layers} layers and the head, but"
+        f"this needs all {config.num_layers} layers and the head, but only"
         f" {loaded} layers are loaded; load the model without layers="
       )
     return _Plan(loaded, hooks, (), edited)
-  if not hooks:
-    raise errors.InputError("no hooks are given; name at least one")
   last = hooks[-1]
   if last.site in ("mlp_out", "resid_post"):
     return _Plan(last.layer + 1, hooks, (), edited)
@@ -358,6 +357,8 @@ def activations(
   """
   if isinstance(hooks, str):
     hooks = (hooks,)
+  if not hooks:
+    raise errors.InputError("no hooks are given; name at least one")
   tokens_BT, mask_BT = check_tokens(lm, tokens_BT, mask_BT)
   return _activations(
     lm.model, tokens_BT, mask_BT, tuple(edits), taps=tuple(hooks), mesh=lm.mesh
