@@ -1,0 +1,90 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A look at rows that are never trained on, during training.
+
+A fixed, small set of held-out rows stays on the devices; the numbers are for
+the training curve. The evaluation job measures all held-out rows.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from sae_jax import store
+from sae_jax.ops import dispatch
+from sae_jax.sae import init, losses
+from sae_jax.train import config as config_lib
+from sae_jax.train import state as state_lib
+
+_BATCHES = 4
+
+Look = Callable[[state_lib.TrainState], dict[str, jax.Array]]
+
+
+def make_look(
+  config: config_lib.TrainConfig,
+  source: store.Store,
+  hook: str,
+  chunks: range,
+  mesh: jax.sharding.Mesh,
+) -> Look:
+  """Returns `look(state) -> {"eval/fvu", "eval/l0"}`; {} without rows.
+
+  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖².
+  """
+  batch, data = config.stream.batch_size, mesh.shape["data"]
+  if not len(chunks):
+    return lambda state: {}
+  needed = -(-_BATCHES * batch // source.read_rows)
+  rows_ND = np.concatenate(source.read_chunks(hook, list(chunks[:needed])))
+  batch = min(batch, len(rows_ND) // data * data)
+  count = min(_BATCHES, len(rows_ND) // batch)
+  rows_NBD = rows_ND[: count * batch].reshape(count, batch, -1)
+  sharding = jax.NamedSharding(mesh, jax.P(None, "data", None))
+  x_NBD = jax.make_array_from_callback(
+    rows_NBD.shape, sharding, lambda index: rows_NBD[index]
+  )
+  measure = _sharded_measure(config, mesh)
+
+  @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
+  def look(state, x_NBD):
+    def one(x_BD):
+      return measure(state.params, x_BD.astype(jnp.float32) * state.scale)
+
+    fvu_N, l0_N = lax.map(one, x_NBD)
+    return {"eval/fvu": jnp.mean(fvu_N), "eval/l0": jnp.mean(l0_N)}
+
+  return lambda state: look(state, x_NBD)
+
+
+def _sharded_measure(config, mesh):
+  """`(params, x_BD) -> (fvu, l0)` on the mesh; the loss without AuxK."""
+  spec = losses.LossSpec(
+    k=config.sae.k,
+    aux_k=1,
+    aux_coefficient=0.0,
+    matmul_dtype=config.sae.matmul_dtype,
+    implementation=dispatch.for_platform(mesh.devices.flat[0].platform),
+    data_axis="data",
+    latent_axis="latent",
+  )
+
+  def measure(params, x_BD):
+    nothing_dead_F = jnp.zeros((params.latents,), bool)
+    _, report = losses.sae_loss(
+      params, x_BD, nothing_dead_F, jnp.float32(1), spec
+    )
+    return report.fvu, report.l0
+
+  by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh))
+  return jax.shard_map(
+    measure,
+    mesh=mesh,
+    in_specs=(by_params, jax.P("data", None)),
+    out_specs=(jax.P(), jax.P()),
+    check_vma=False,
+  )

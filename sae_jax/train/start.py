@@ -1,0 +1,92 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The start of a run: do config and store fit, and the first state."""
+
+import jax
+import numpy as np
+import optax
+
+from sae_jax import errors, lm, store
+from sae_jax.train import config as config_lib
+from sae_jax.train import state as state_lib
+
+# Gao et al. (2024, App. A.1) take the geometric median of 32,768 rows.
+_SAMPLE_ROWS = 32_768
+
+
+def check(
+  config: config_lib.TrainConfig, source: store.Store, chunks: range
+) -> None:
+  """Refuses what would only fail, or wait for ever, later in the run."""
+  if not len(chunks):
+    raise errors.InputError(
+      f"store {source.path} has no rows to train on; harvest more text"
+    )
+  window = source.manifest.window
+  if not window:
+    return
+  needed = config.steps * config.stream.batch_size
+  if needed > source.rows:
+    raise errors.InputError(
+      f"steps={config.steps} of {config.stream.batch_size} rows need {needed}"
+      f" rows, but the bounded store {source.path} passes {source.rows} by, "
+      "each once"
+    )
+  block = window // 2 * source.write_rows
+  if config.checkpoint_every * config.stream.batch_size > block:
+    raise errors.InputError(
+      f"checkpoint_every={config.checkpoint_every} steps of"
+      f" {config.stream.batch_size} rows are more than half the window of the"
+      f" bounded store {source.path} ({block} rows): chunks are released by"
+      " checkpoints, so harvest and training would wait for each other; lower"
+      " checkpoint_every"
+    )
+
+
+def find_hook(source: store.Store, name: str) -> str:
+  """The store's name of a hook that may be in Hugging Face's spelling."""
+  if name not in source.hooks and not name.startswith("blocks."):
+    name = lm.parse_hook(name).canonical
+  return source.hook(name)
+
+
+def new_state(
+  config: config_lib.TrainConfig,
+  source: store.Store,
+  hook: str,
+  chunks: range,
+  adam: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+) -> state_lib.TrainState:
+  """The state before the first step, from the store's rows and statistics."""
+  count = -(-_SAMPLE_ROWS // source.read_rows)
+  ids = np.unique(np.linspace(chunks[0], chunks[-1], count).astype(int))
+  if source.manifest.window:
+    ids = np.arange(chunks[0], chunks[0] + min(count, len(chunks)))
+    source.wait_chunks(hook, ids.tolist())
+  sample_ND = np.concatenate(source.read_chunks(hook, ids.tolist()))
+  sample_ND = sample_ND[:_SAMPLE_ROWS].astype(np.float32)
+  mean_square_norm, total_variance = _moments(source, hook, sample_ND)
+  return state_lib.init_state(
+    config.sae,
+    adam,
+    sample_ND=sample_ND,
+    mean_square_norm=mean_square_norm,
+    total_variance=total_variance,
+    seed=config.seed,
+    mesh=mesh,
+  )
+
+
+def _moments(
+  source: store.Store, hook: str, sample_ND: np.ndarray
+) -> tuple[float, float]:
+  """Mean ‖x‖² and Σ_D variance: of the store, or of its first rows."""
+  if not source.manifest.window:
+    stats = source.stats(hook)
+    return stats.mean_square_norm, float(stats.variance_D.sum())
+  sample_ND = sample_ND.astype(np.float64)
+  return (
+    float(np.mean(np.sum(sample_ND * sample_ND, axis=1))),
+    float(sample_ND.var(axis=0).sum()),
+  )

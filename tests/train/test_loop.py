@@ -1,0 +1,210 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A run that is killed anywhere and started again equals one that was not."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from sae_jax import metrics, store
+
+STEPS = 60
+CONFIG = """
+from sae_jax import sae, stream
+from sae_jax.train import config, optimizer
+
+def get_config():
+  return config.TrainConfig(
+    store={store!r}, hook="blocks.0.hook_resid_post",
+    sae=sae.SaeConfig(latents=64, k=4, dead_after_tokens=1000),
+    optimizer=optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=5),
+    stream=stream.StreamConfig(batch_size=128, mix_chunks=4),
+    steps={steps}, held_out_rows=256, eval_every=10, checkpoint_every=10,
+    log_every=1,
+  )
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("train")
+  rng = np.random.default_rng(0)
+  codes_NF = rng.exponential(size=(2048, 40)) * (rng.random((2048, 40)) < 0.1)
+  x_ND = codes_NF @ rng.normal(size=(40, 16)) + rng.normal(size=16)
+  path = str(directory / "store")
+  store.write_arrays(
+    path,
+    {"blocks.0.hook_resid_post": x_ND.astype(np.float32)},
+    read_rows=64,
+    write_rows=256,
+  )
+  file = directory / "config.py"
+  file.write_text(CONFIG.format(store=path, steps=STEPS))
+  return file
+
+
+def start(config_file, out, *overrides, **kwargs):
+  env = dict(os.environ, JAX_PLATFORMS="cpu", TF_CPP_MIN_LOG_LEVEL="3")
+  return subprocess.Popen(
+    [
+      sys.executable,
+      "-m",
+      "sae_jax",
+      "train",
+      f"--config={config_file}",
+      f"--out={out}",
+      *(f"--config.{o}" for o in overrides),
+    ],
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **kwargs,
+  )
+
+
+def finish(process):
+  stdout, stderr = process.communicate(timeout=300)
+  return process.returncode, stdout, stderr
+
+
+def trace(out):
+  """Everything in the metrics file except the clock's readings."""
+  return [
+    {k: v for k, v in line.items() if not k.startswith("perf/")}
+    for line in metrics.read(pathlib.Path(out) / "metrics.jsonl")
+  ]
+
+
+def weights(out):
+  return safetensors.numpy.load_file(
+    pathlib.Path(out) / "sae" / "sae_weights.safetensors"
+  )
+
+
+def assert_same_run(out, reference):
+  assert trace(out) == trace(reference)
+  ours, theirs = weights(out), weights(reference)
+  assert ours.keys() == theirs.keys()
+  for name in ours:
+    np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.fixture(scope="module")
+def reference(config_file):
+  out = config_file.parent / "reference"
+  code, stdout, stderr = finish(start(config_file, out))
+  assert code == 0, stderr
+  result = json.loads(stdout.splitlines()[-1])
+  assert result["steps"] == STEPS
+  return out
+
+
+def wait_for_step(process, out, step):
+  """Returns when `step` lines are written, or the process has ended."""
+  path = pathlib.Path(out) / "metrics.jsonl"
+  while process.poll() is None:
+    if path.exists() and path.read_bytes().count(b"\n") >= step:
+      return
+    time.sleep(0.002)
+
+
+def kill_and_resume(config_file, out, at_step):
+  process = start(config_file, out)
+  wait_for_step(process, out, at_step)
+  process.kill()
+  process.communicate()
+  code, _, stderr = finish(start(config_file, out))
+  assert code == 0, stderr
+
+
+def test_the_run_learns_and_logs(reference):
+  lines = metrics.read(reference / "metrics.jsonl")
+  assert [line["step"] for line in lines] == list(range(STEPS + 1))
+  first, last = lines[0], lines[STEPS - 1]
+  assert last["train/fvu"] < 0.5 * first["train/fvu"]
+  assert 0 < last["train/l0"] <= 4
+  for name in ("perf/tokens_per_s", "perf/step_ms", "perf/stall_ms"):
+    assert name in last
+  assert "eval/fvu" in lines[0] and "eval/fvu" in lines[STEPS]
+
+
+def test_killed_and_resumed_is_bit_equal(config_file, reference, tmp_path):
+  kill_and_resume(config_file, tmp_path / "run", 23)
+  assert_same_run(tmp_path / "run", reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_random_points_is_bit_equal(
+  config_file, reference, tmp_path, seed
+):
+  """Twice in each run, from before the first step to after the last."""
+  rng = random.Random(seed)
+  out = tmp_path / "run"
+  process = start(config_file, out)
+  wait_for_step(process, out, rng.randrange(STEPS + 1))
+  time.sleep(rng.random() * 0.05)
+  process.kill()
+  process.communicate()
+  kill_and_resume(config_file, out, rng.randrange(STEPS + 1))
+  assert_same_run(out, reference)
+
+
+def test_sigterm_saves_and_the_resumed_run_is_bit_equal(
+  config_file, reference, tmp_path
+):
+  out = tmp_path / "run"
+  process = start(config_file, out)
+  wait_for_step(process, out, 17)
+  process.send_signal(signal.SIGTERM)
+  code, stdout, stderr = finish(process)
+  assert code == 1 and not stdout
+  assert "SIGTERM at step" in stderr and "run the same command" in stderr
+  assert "Traceback" not in stderr
+  code, _, stderr = finish(start(config_file, out))
+  assert code == 0, stderr
+  assert_same_run(out, reference)
+
+
+def test_a_finished_run_is_left_alone(config_file, reference):
+  before = {p: p.stat().st_mtime_ns for p in reference.rglob("*.json*")}
+  code, stdout, stderr = finish(start(config_file, reference))
+  assert code == 0 and "already trained" in stderr
+  assert json.loads(stdout)["steps"] == STEPS
+  assert before == {p: p.stat().st_mtime_ns for p in reference.rglob("*.json*")}
+
+
+def test_a_second_run_and_a_changed_config_are_refused(config_file, tmp_path):
+  out = tmp_path / "run"
+  first = start(config_file, out)
+  wait_for_step(first, out, 1)
+  first.send_signal(signal.SIGSTOP)  # alive, but not about to finish
+  code, _, stderr = finish(start(config_file, out))
+  first.kill()
+  first.communicate()
+  assert code == 2 and f"pid {first.pid}" in stderr
+  code, _, stderr = finish(start(config_file, out, "sae.k=5"))
+  assert code == 2 and "sae.k = 4, now it is 5" in stderr
+  code, _, stderr = finish(start(config_file, out, "optimizer.b1=0.5"))
+  assert code == 2 and "optimizer.b1 = 0.9, now it is 0.5" in stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config_file, tmp_path):
+  out = tmp_path / "run"
+  code, stdout, stderr = finish(
+    start(config_file, out, "optimizer.learning_rate=1e38")
+  )
+  assert code == 1 and not stdout
+  assert "train/loss is" in stderr and "at step" in stderr
+  assert "Last good checkpoint" in stderr and "Traceback" not in stderr
+  assert not (out / "manifest.json").exists()
