@@ -34,8 +34,8 @@ MAX_DOCUMENTS = 2**31 - 1  # documents are numbered in int32
 class Manifest:
   """What a store holds and where it came from.
 
-  While a harvest is under way `rows` is what was asked for, and the last five
-  fields are empty.
+  While a harvest is under way `rows` is what was asked for, and the fields
+  with defaults are empty.
   """
 
   schema_version: int = SCHEMA_VERSION
@@ -53,8 +53,10 @@ class Manifest:
   model: str
   weights_hash: str
   tokenizer_hash: str
-  chat_template: bool
-  text: dict[str, Any]  # source and fingerprint
+  prepends_bos: bool
+  chat_template: bool  # whether chats would go through one
+  text_source: str
+  text_fingerprint: str
   filters: dict[str, Any]
   config: dict[str, Any]
   code_version: str
@@ -68,6 +70,17 @@ class Manifest:
   @property
   def write_chunks(self) -> int:
     return -(-self.rows // self.write_rows)
+
+  def identity(self) -> str:
+    """A hash of what the store holds. That of a bounded store is the same
+    before and after its end, so it is of what was asked for."""
+    value = dataclasses.asdict(self)
+    if self.window:
+      for field in dataclasses.fields(self):
+        if field.default is not dataclasses.MISSING or field.name == "files":
+          value.pop(field.name)
+      value["rows"] = self.requested_rows
+    return artifacts.hash_json(value)
 
   def document_slot(self, lane: int, batch: int) -> int:
     """Where a lane's n-th batch stands among all: slot · batch_size is the
@@ -104,10 +117,16 @@ def unseal(data: bytes, place: str) -> dict[str, Any]:
   """
   try:
     value = json.loads(data)
+    if isinstance(value, dict) and "job" in value and "sha256" not in value:
+      raise errors.InputError(
+        f"{place} is that of a {value['job']!r} job, not of an activation store"
+      )
     digest = value.pop("sha256")
     intact = digest == artifacts.hash_json(value)
     # Equal values may be spelt differently: blanks, escapes, 1.0 for 1.00.
     intact = intact and seal(value) == data
+  except errors.InputError:
+    raise
   except (ValueError, KeyError, AttributeError, TypeError):
     intact = False
   if not intact:
@@ -122,17 +141,20 @@ def manifest_bytes(manifest: Manifest) -> bytes:
   return seal(dataclasses.asdict(manifest) | {"kind": "store"})
 
 
-def manifest_from(value: dict[str, Any], place: str) -> Manifest:
-  """Builds the manifest from the JSON that `manifest_bytes` made."""
+def parse_manifest(data: bytes, place: str) -> Manifest:
+  """Reads what `manifest_bytes` wrote.
+
+  Raises:
+    errors.InputError: it is damaged, of another kind or of another version.
+  """
+  value = unseal(data, place)
   version = value.get("schema_version")
-  if version != SCHEMA_VERSION:
+  if value.pop("kind", None) != "store" or version != SCHEMA_VERSION:
     raise errors.InputError(
       f"{place}: store schema {version!r}, this code reads {SCHEMA_VERSION};"
       " use the version of sae_jax that wrote it"
       f" ({value.get('code_version')}), or harvest again"
     )
-  fields = {field.name for field in dataclasses.fields(Manifest)}
-  value = {key: item for key, item in value.items() if key in fields}
   return Manifest(**value | {"lane_batches": tuple(value["lane_batches"])})
 
 

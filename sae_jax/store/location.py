@@ -5,6 +5,7 @@
 Small files are read whole and written whole or not at all.
 """
 
+import errno
 import os
 import pathlib
 import re
@@ -88,16 +89,16 @@ class Location:
       if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
 
-  def explain(self, error: Exception, doing: str) -> errors.InputError:
-    """An InputError for what TensorStore or the system refused."""
+  def explain(self, error: Exception, doing: str) -> Exception:
+    """What to raise for what TensorStore or the system refused."""
     text = str(error)
-    if re.search("RESOURCE_EXHAUSTED|No space left|quota", text, re.I):
-      return errors.InputError(
-        f"{self.path}: {doing}: the disk is full. Free some space and run the"
-        " same command again: it goes on where it stopped."
-      )
+    if re.search("RESOURCE_EXHAUSTED|No space left|quota exceeded", text, re.I):
+      return OSError(errno.ENOSPC, f"{doing}: {text}", self.path)
     if re.search("PERMISSION_DENIED|Permission denied|UNAUTHEN", text):
-      return errors.InputError(f"{self.path}: {doing}: no permission. {text}")
+      return errors.InputError(
+        f"{self.path}: {doing}: no permission; check the path's owner and mode,"
+        f" or the credentials of the object store ({text})"
+      )
     return errors.InputError(f"{self.path}: {doing}: {text}")
 
   def _open(self) -> ts.KvStore:

@@ -9,13 +9,18 @@ Every chunk read is checked against its crc32c; a damaged or missing one raises
 import dataclasses
 import functools
 import os
+import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import tensorstore as ts
 
 from sae_jax import errors
-from sae_jax.store import layout, location, statistics
+from sae_jax.store import draining, layout, location, statistics
+
+# `model.layers.12`, `transformer.h.12`, …: the output of a layer.
+_HUGGING_FACE = re.compile(r"[a-z_.]*\.(?:layers|h)\.(\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Store:
     self.place = place
     self.manifest = manifest
     self._arrays: dict[str, ts.TensorStore] = {}
+    self._present: set[int] = set()  # write chunks known to be whole
 
   @property
   def path(self) -> str:
@@ -70,15 +76,36 @@ class Store:
     """How many read chunks there are."""
     return -(-self.rows // self.read_rows)
 
+  @property
+  def window(self) -> int:
+    """Write chunks that are on disk at a time; 0: all."""
+    return self.manifest.window
+
+  @property
+  def bounded(self) -> bool:
+    return self.window > 0
+
+  @property
+  def identity(self) -> str:
+    """A hash of what the store holds and how."""
+    return self.manifest.identity()
+
+  def chunk_rows(self, chunks: range) -> int:
+    """How many rows consecutive read chunks have."""
+    stop = min(chunks.stop * self.read_rows, self.rows)
+    return max(0, stop - chunks.start * self.read_rows)
+
   def d_model(self, hook: str) -> int:
     return self.manifest.hooks[self.hook(hook)]
 
   def hook(self, name: str) -> str:
-    """`name` if the store has it.
+    """The store's name of a hook; Hugging Face's spelling is accepted.
 
     Raises:
-      errors.InputError: it has not; the message lists what it has.
+      errors.InputError: the store has no such hook; the message lists its own.
     """
+    if match := _HUGGING_FACE.fullmatch(name):
+      name = f"blocks.{match[1]}.hook_resid_post"
     if name not in self.manifest.hooks:
       raise errors.InputError(
         f"{self.path} has no hook {name!r}; it has {', '.join(self.hooks)}"
@@ -120,6 +147,42 @@ class Store:
     """Statistics of a hook over all rows."""
     return self._stats[self.hook(hook)]
 
+  def wait_chunks(
+    self,
+    hook: str,
+    chunks: Sequence[int],
+    *,
+    stall_seconds: float = draining.STALL_SECONDS,
+    stop: threading.Event | None = None,
+  ) -> None:
+    """Returns once these read chunks can be read (bounded stores).
+
+    Args:
+      hook: one of the store's hooks (all are written together).
+      chunks: read chunks.
+      stall_seconds: how long the harvest may give no sign of life.
+      stop: set it to give up waiting; then this returns at once.
+
+    Raises:
+      errors.InputError: the harvest has died, or ended before these chunks, or
+        they were released.
+    """
+    self.hook(hook)
+    per_write = self.write_rows // self.read_rows
+    for chunk in sorted({c // per_write for c in chunks} - self._present):
+      draining.until(
+        lambda chunk=chunk: self._is_present(chunk),
+        self.place,
+        f"write chunk {chunk} of {hook}",
+        stall_seconds=stall_seconds,
+        stop=stop,
+      )
+
+  def release(self, first_chunk: int) -> None:
+    """Lets the harvest delete all write chunks before `first_chunk`."""
+    if self.bounded and self.place.read(layout.MANIFEST) is None:
+      draining.release(self.place, first_chunk)
+
   def holdout(self, rows: int) -> tuple[range, range]:
     """Splits the read chunks into (training, held out).
 
@@ -132,7 +195,7 @@ class Store:
     """
     if rows < 0:
       raise errors.InputError(f"holdout of {rows} rows: give a number >= 0")
-    if self.manifest.window and rows:
+    if self.bounded and rows:
       raise errors.InputError(
         f"{self.path} is bounded (window={self.manifest.window}): its last rows"
         " come last; harvest a small store of other text to evaluate on"
@@ -150,8 +213,35 @@ class Store:
     split = min(-(-chunks * self.write_rows // self.read_rows), self.num_chunks)
     return range(split), range(split, self.num_chunks)
 
+  def _is_present(self, chunk: int) -> bool:
+    """Whether a write chunk is whole; raises if it will never be."""
+    end = self.manifest if self.manifest.files else _manifest(self.place)
+    first = draining.released(self.place) if end is None else end.first_chunk
+    if chunk < first:
+      raise errors.InputError(
+        f"{self.path}: write chunk {chunk} was released by an earlier reader"
+        f" and deleted; the first one left is {first}"
+      )
+    if end is None:
+      present = self.place.read(layout.record_file(chunk)) is not None
+    elif chunk < end.write_chunks:
+      present = True
+    else:
+      raise errors.InputError(
+        f"{self.path}: write chunk {chunk} will never be: the text ended after"
+        f" {end.rows} of the {end.requested_rows} rows that were asked for;"
+        " train for fewer steps, or harvest more text"
+      )
+    if present:
+      self._present.add(chunk)
+    return present
+
   @functools.cached_property
   def _stats(self) -> dict[str, statistics.Stats]:
+    if not self.manifest.files:
+      raise errors.InputError(
+        f"{self.path} is still being harvested; its statistics come last"
+      )
     data = self._checked_file(layout.STATS)
     return statistics.from_bytes(data, self.hooks)
 
@@ -199,7 +289,7 @@ class Store:
 
   def _damage(
     self, name: str, start: int, stop: int, error: Exception
-  ) -> errors.InputError:
+  ) -> Exception:
     """Finds the first read chunk in the span that fails, and says so."""
     if name == layout.TOKENS:
       read = self.manifest.batch_size
@@ -232,28 +322,19 @@ def open_store(path: str | os.PathLike[str]) -> Store:
       damaged.
   """
   place = location.Location(path)
-  data = place.read(layout.MANIFEST)
-  name = layout.MANIFEST
-  if data is None:
-    data, name = place.read(layout.START), layout.START
-    if data is None:
+  manifest = _manifest(place)
+  if manifest is None:
+    manifest = _manifest(place, layout.START)
+    if manifest is None:
       raise errors.InputError(
         f"{place.path} is no activation store (it has no {layout.MANIFEST});"
         " make one with sae-jax harvest"
       )
-  where = f"{place.path}/{name}"
-  value = layout.unseal(data, where)
-  if value.get("kind") != "store":
-    raise errors.InputError(
-      f"{where} is of a {value.get('job') or value.get('kind')!r}, not of an"
-      " activation store"
-    )
-  manifest = layout.manifest_from(value, where)
-  if name == layout.START and not manifest.window:
-    raise errors.InputError(
-      f"{place.path} is unfinished: run the same sae-jax harvest again to"
-      " resume it"
-    )
+    if not manifest.window:
+      raise errors.InputError(
+        f"{place.path} is unfinished: run the same sae-jax harvest again to"
+        " resume it"
+      )
   return Store(place, manifest)
 
 
@@ -262,3 +343,10 @@ def paired(a: Store, b: Store) -> bool:
   return bool(a.manifest.pairing_hash) and (
     a.manifest.pairing_hash == b.manifest.pairing_hash
   )
+
+
+def _manifest(
+  place: location.Location, name: str = layout.MANIFEST
+) -> layout.Manifest | None:
+  data = place.read(name)
+  return layout.parse_manifest(data, f"{place.path}/{name}") if data else None

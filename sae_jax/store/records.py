@@ -38,7 +38,7 @@ class Record:
     return self.next_batch + (self.skip > 0)
 
 
-def start(lane: int, widths: Sequence[int]) -> Record:
+def start(widths: Sequence[int]) -> Record:
   """The state of a lane that has written nothing."""
   return Record(
     chunk=-1,

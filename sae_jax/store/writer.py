@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from sae_jax import errors
-from sae_jax.store import layout, location, records, statistics
+from sae_jax.store import draining, layout, location, records, statistics
 
 
 class StoreWriter:
@@ -45,9 +45,21 @@ class StoreWriter:
     if lead and self.place.read(layout.START) is None:
       self.place.write(layout.START, layout.manifest_bytes(manifest))
 
+  @classmethod
+  def resume(
+    cls, path: str | os.PathLike[str], *, lead: bool = True
+  ) -> "StoreWriter | None":
+    """The writer of the unfinished store at `path`; None if there is none."""
+    place = location.Location(path)
+    data = place.read(layout.START)
+    if data is None:
+      return None
+    where = f"{place.path}/{layout.START}"
+    return cls(path, layout.parse_manifest(data, where), lead=lead)
+
   def lane(self, lane: int) -> records.Record:
     """The lane's last record, or its start."""
-    last = records.start(lane, list(self.manifest.hooks.values()))
+    last = records.start(list(self.manifest.hooks.values()))
     mine = [
       chunk
       for chunk in records.recorded(self.place)
@@ -180,23 +192,23 @@ class StoreWriter:
   def _kept(self) -> tuple[list[records.Record], int, int]:
     """Each lane's last kept record, the rows kept, and the first chunk."""
     lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
-    hooks = len(self.manifest.hooks)
-    chunks = records.recorded(self.place)
-    last: dict[int, records.Record] = {}
-    first = released(self.place)
-    rows = min([c for c in chunks if c >= first], default=0) * write_rows
-    ended = False
-    for chunk in chunks:
-      record = records.read(self.place, chunk, hooks)
-      if record is None or ended or chunk * write_rows > rows:
-        break
-      last[chunk % lanes] = record
-      if chunk >= first:
-        rows += record.rows
-      ended = record.rows < write_rows
-    starts = list(self.manifest.hooks.values())
-    kept = [last.get(n) or records.start(n, starts) for n in range(lanes)]
-    return kept, min(rows, self.manifest.rows), first
+    hooks = list(self.manifest.hooks.values())
+    recorded = records.recorded(self.place)
+    first = draining.released(self.place)
+    # A released chunk was whole; of the last one the record is still there.
+    chunk = first - (first - 1 in recorded)
+    rows, count = chunk * write_rows, write_rows
+    while count == write_rows and chunk in recorded:
+      record = records.read(self.place, chunk, len(hooks))
+      count = record.rows if record else 0
+      rows += count
+      chunk += 1
+    kept = []
+    for lane in range(lanes):
+      mine = [c for c in recorded if c % lanes == lane and c < chunk]
+      last = records.read(self.place, mine[-1], len(hooks)) if mine else None
+      kept.append(last or records.start(hooks))
+    return kept, rows, first
 
   def _shrink(self, manifest: layout.Manifest, surplus: range) -> None:
     for name in layout.array_names(manifest):
@@ -242,15 +254,6 @@ def permutation(seed: int, chunk: int, rows: int) -> np.ndarray:
   """
   words_R = np.random.Philox(key=(seed, chunk)).random_raw(rows)
   return np.argsort(words_R, kind="stable")
-
-
-def released(place: location.Location) -> int:
-  """The first write chunk that a bounded store's reader still needs."""
-  data = place.read(layout.RELEASED)
-  if data is None:
-    return 0
-  where = f"{place.path}/{layout.RELEASED}"
-  return int(layout.unseal(data, where)["first_chunk"])
 
 
 def clean(place: location.Location) -> None:

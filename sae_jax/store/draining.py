@@ -1,0 +1,176 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A store of which only a window is on disk: filled, drained, watched.
+
+The reader writes `released.json`, the harvest deletes what was released. Each
+harvesting process beats: a small file that changes every few seconds. A beat
+that stands still, by the watcher's own clock, means that the process is dead.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from sae_jax import errors
+from sae_jax.store import layout, location, records
+
+_BEAT_SECONDS = 2.0
+_POLL_SECONDS = 0.1
+_CHECK_SECONDS = 1.0
+# Several beats, so that a slow object store is not taken for a dead process.
+STALL_SECONDS = 30.0
+
+
+def released(place: location.Location) -> int:
+  """The first write chunk that the reader still needs."""
+  data = place.read(layout.RELEASED)
+  if data is None:
+    return 0
+  where = f"{place.path}/{layout.RELEASED}"
+  return int(layout.unseal(data, where)["first_chunk"])
+
+
+def release(place: location.Location, first_chunk: int) -> None:
+  """Lets the harvest delete all write chunks before `first_chunk`."""
+  if first_chunk > released(place):
+    place.write(layout.RELEASED, layout.seal({"first_chunk": first_chunk}))
+
+
+def delete_released(
+  place: location.Location, manifest: layout.Manifest, lane: int
+) -> None:
+  """Deletes what a lane wrote and the reader has released.
+
+  The lane's last record stays: the lane goes on from it.
+  """
+  first = released(place)
+  mine = [c for c in records.recorded(place) if c % manifest.lanes == lane]
+  for chunk in [c for c in mine if c < first]:
+    record = records.read(place, chunk, len(manifest.hooks))
+    if record is None:
+      continue
+    arrays = [*map(layout.activations, manifest.hooks), layout.ROWS]
+    place.delete(layout.chunk_file(array, chunk) for array in arrays)
+    groups = range(
+      record.first_batch // manifest.group_batches,
+      record.next_batch // manifest.group_batches,
+    )
+    place.delete(
+      layout.chunk_file(layout.TOKENS, group * manifest.lanes + lane)
+      for group in groups
+    )
+    if chunk != mine[-1]:
+      place.delete([layout.record_file(chunk)])
+
+
+class Heartbeat:
+  """Beats from a thread while this process harvests; a context manager."""
+
+  def __init__(self, place: location.Location, process: int):
+    self._place, self._process = place, process
+    self._stop = threading.Event()
+    self._thread = threading.Thread(target=self._run, daemon=True)
+
+  def __enter__(self) -> Self:
+    self._beat("running", 0)
+    self._thread.start()
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self._stop.set()
+    self._thread.join()
+    if error is not None:
+      self._beat(f"stopped: {str(error) or kind.__name__}", -1)
+
+  def _run(self) -> None:
+    beat = 0
+    while not self._stop.wait(_BEAT_SECONDS):
+      beat += 1
+      # A beat that cannot be written is a missed one; the arrays' writer meets
+      # the same trouble and reports it.
+      try:
+        self._beat("running", beat)
+      except (errors.InputError, OSError):
+        continue
+
+  def _beat(self, state: str, beat: int) -> None:
+    value = {"state": state, "beat": beat, "started": time.time()}
+    self._place.write(
+      f"progress/process-{self._process:04d}.json", json.dumps(value).encode()
+    )
+
+
+class Watch:
+  """Notices when a harvesting process has died or given up."""
+
+  def __init__(
+    self, place: location.Location, stall_seconds: float = STALL_SECONDS
+  ):
+    self._place, self._stall = place, stall_seconds
+    self._seen: dict[str, tuple[bytes, float]] = {}
+    self._started = time.monotonic()
+    self._checked = 0.0
+
+  def check(self, waiting_for: str) -> None:
+    """Raises errors.InputError if no harvest is at work here."""
+    now = time.monotonic()
+    if now - self._checked < _CHECK_SECONDS:
+      return
+    self._checked = now
+    names = self._place.names("progress/process-")
+    if not names and now - self._started > self._stall:
+      raise self._dead(waiting_for, "no harvest is running")
+    for name in names:
+      data = self._place.read(name)
+      if data is None:
+        continue
+      seen = self._seen.get(name)
+      if seen is None or seen[0] != data:
+        self._seen[name] = data, now
+        continue
+      state = json.loads(data)["state"]
+      # A process that stopped may be started again at once; wait a few beats.
+      patience = self._stall
+      if state != "running":
+        patience = min(self._stall, 3 * _BEAT_SECONDS)
+      if now - seen[1] > patience:
+        process = int(name[-9:-5])
+        why = f"process {process} of the harvest gives no sign of life"
+        if state != "running":
+          why = f"process {process} of the harvest has {state}"
+        raise self._dead(waiting_for, why)
+
+  def _dead(self, waiting_for: str, why: str) -> errors.InputError:
+    return errors.InputError(
+      f"{self._place.path}: waiting for {waiting_for}, but {why}; run the same"
+      " sae-jax harvest again, then this"
+    )
+
+
+def until(
+  ready: Callable[[], bool],
+  place: location.Location,
+  waiting_for: str,
+  *,
+  stall_seconds: float = STALL_SECONDS,
+  stop: threading.Event | None = None,
+) -> None:
+  """Returns once `ready()`, or once `stop` is set.
+
+  Raises:
+    errors.InputError: the harvest died meanwhile.
+  """
+  watch = Watch(place, stall_seconds)
+  for _ in _ticks(stop):
+    if ready():
+      return
+    watch.check(waiting_for)
+
+
+def _ticks(stop: threading.Event | None) -> Iterator[None]:
+  stop = stop or threading.Event()
+  while not stop.is_set():
+    yield
+    stop.wait(_POLL_SECONDS)
