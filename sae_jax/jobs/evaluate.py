@@ -1,0 +1,145 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`sae-jax evaluate`: a run, its held-out rows and its LM in; metrics out."""
+
+import dataclasses
+import pathlib
+import sys
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sae_jax import artifacts, errors, evaluate, formats, lm, metrics, store
+from sae_jax import config as config_lib
+from sae_jax import mesh as mesh_lib
+from sae_jax.interpret import contexts as contexts_lib
+from sae_jax.train import config as train_config
+from sae_jax.train import provenance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """What to evaluate, on what."""
+
+  run: str  # directory of a finished train job
+  store: str = ""  # empty: the run's own, its held-out rows only
+  model: str = ""  # empty: the one that the store was harvested from
+  dtype: Literal["bfloat16", "float32"] = "float32"
+  evaluate: evaluate.EvaluateConfig = dataclasses.field(
+    default_factory=evaluate.EvaluateConfig
+  )
+  contexts: contexts_lib.ContextsConfig = dataclasses.field(
+    default_factory=contexts_lib.ContextsConfig
+  )
+  mesh: mesh_lib.MeshConfig = dataclasses.field(
+    default_factory=mesh_lib.MeshConfig
+  )
+
+
+def run(config: Config, out: str) -> dict[str, Any]:
+  """Writes metrics.json, density.npz and contexts.json into `out`."""
+  directory = pathlib.Path(config.run).expanduser()
+  trained = _trained(directory)
+  source = store.open_store(config.store or trained.store)
+  hook = source.hook(trained.hook)
+  chunks = _chunks(config, trained, source)
+  weights = directory / "sae" / "sae_weights.safetensors"
+  with artifacts.open_output(
+    out,
+    job="evaluate",
+    config=config_lib.to_dict(config),
+    inputs={
+      "sae": artifacts.hash_file(weights),
+      "store": provenance.identity(source),
+    },
+    may_change=("mesh", "store", "model"),
+  ) as output:
+    if output.finished is not None:
+      print(f"{output.path} is already evaluated", file=sys.stderr)
+      return output.finished["result"]
+    mesh = mesh_lib.make(config.mesh)
+    dictionary = formats.load_sae(str(directory / "sae"))
+    model = _model(config, source, mesh)
+    progress = metrics.Progress(config.evaluate.contexts, "contexts")
+    found = evaluate.evaluate(
+      dictionary,
+      source,
+      hook,
+      chunks,
+      mesh=mesh,
+      model=model if config.evaluate.contexts else None,
+      config=config.evaluate,
+      progress=progress.update,
+    )
+    progress.close()
+    found.write(output.path)
+    shown = contexts_lib.collect(
+      dictionary,
+      source,
+      hook,
+      range(source.num_chunks),
+      contexts_lib.choose(
+        np.asarray(found.arrays["fires_F"]), config.contexts.latents
+      ),
+      model.tokenizer,
+      mesh=mesh,
+      config=config.contexts,
+    )
+    output.write_json("contexts.json", shown)
+    result = {
+      "eval": str(output.path),
+      **{k: v for k, v in found.metrics.items() if k.startswith("eval/")},
+    }
+    output.finish(result, device=jax.devices()[0].device_kind)
+  return result
+
+
+def _trained(directory: pathlib.Path) -> train_config.TrainConfig:
+  recorded = artifacts.read_json(directory / "config.json")
+  if recorded is None or recorded.get("job") != "train":
+    raise errors.InputError(
+      f"config.run={directory} is no train run; give the --out of sae-jax train"
+    )
+  if artifacts.read_json(directory / "manifest.json") is None:
+    raise errors.InputError(
+      f"config.run={directory} is unfinished; run its sae-jax train command"
+      " again to the end"
+    )
+  return config_lib.from_dict(train_config.TrainConfig, recorded["config"])
+
+
+def _chunks(
+  config: Config, trained: train_config.TrainConfig, source: store.Store
+) -> range:
+  if config.store:
+    return range(source.num_chunks)
+  if not trained.held_out_rows:
+    raise errors.InputError(
+      f"{config.run} held no rows out (held_out_rows=0), so every row of its"
+      " store was trained on; give --config.store=STORE of other text"
+    )
+  return source.holdout(trained.held_out_rows)[1]
+
+
+def _model(
+  config: Config, source: store.Store, mesh: jax.sharding.Mesh
+) -> lm.LanguageModel:
+  name = config.model or source.manifest.model
+  if not name:
+    raise errors.InputError(
+      f"store {source.path} names no language model; give --config.model"
+    )
+  layers = None if config.evaluate.contexts else 1  # 1: only for the tokenizer
+  model = lm.load_lm(
+    name, mesh=mesh, dtype=jnp.dtype(config.dtype), layers=layers
+  )
+  known = source.manifest.weights_hash
+  if known and known != model.weights_hash:
+    raise errors.InputError(
+      f"model {name} is not the one that {source.path} was harvested from"
+      f" (weights {model.weights_hash[:12]}, the store's are {known[:12]});"
+      f" give --config.model for {source.manifest.model}"
+    )
+  return model
