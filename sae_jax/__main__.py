@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags, logging
 
 from sae_jax import config as config_lib
-from sae_jax import errors, metrics, version
+from sae_jax import errors, mesh, metrics, version
 
 # Jobs that take a config; each module has `Config` and `run(config, out)`.
 CONFIG_JOBS = {
@@ -33,6 +33,7 @@ PATH_JOBS = {
 USAGE = "\n".join(
   [
     "usage: sae-jax JOB --config=FILE.py [--config.field=value ...] --out=DIR",
+    "               [--distributed]    one of several processes of a pod or job",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
     "",
@@ -44,6 +45,9 @@ USAGE = "\n".join(
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with get_config().")
 _OUT = flags.DEFINE_string("out", None, "Where the result goes.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "This is one of several processes of one job."
+)
 
 
 def main() -> None:
@@ -99,6 +103,8 @@ def _run_job(words: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
     raise errors.InputError(f"sae-jax {job}: --config=FILE.py is missing")
   if not _OUT.value:
     raise errors.InputError(f"sae-jax {job}: --out=DIR is missing")
+  if _DISTRIBUTED.value:
+    mesh.join_processes()
   module = _module(job)
   config = config_lib.load(_CONFIG.value, module.Config, overrides)
   return module.run(config, _OUT.value)

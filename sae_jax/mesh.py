@@ -6,6 +6,7 @@ Library code takes a mesh; only jobs and tests build one, and only here.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
@@ -36,6 +37,34 @@ class MeshConfig:
       raise errors.InputError(
         f"mesh {sizes}: at most one axis can be -1 (the devices left)"
       )
+
+
+def join_processes() -> None:
+  """Joins the other processes of this job; call it before anything else.
+
+  JAX finds coordinator and rank by itself on Cloud TPU, Slurm, Open MPI and
+  Kubernetes; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID say them.
+
+  Raises:
+    errors.InputError: none of these describes a job of several processes.
+  """
+  try:
+    jax.distributed.initialize(
+      num_processes=_from_environment("JAX_NUM_PROCESSES"),
+      process_id=_from_environment("JAX_PROCESS_ID"),
+    )
+  except ValueError as error:
+    raise errors.InputError(
+      f"--distributed: {error} Start the job under Slurm, Open MPI, Kubernetes"
+      " or on a TPU slice, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"
+      " and JAX_PROCESS_ID"
+    ) from error
+
+
+def _from_environment(name: str) -> int | None:
+  text = os.environ.get(name)
+  return None if text is None else int(text)
 
 
 def make(
