@@ -9,7 +9,6 @@ devices or processes, nor on buffers, nor on the version of grain.
 
 import dataclasses
 import functools
-import sys
 import threading
 import time
 import weakref
@@ -23,67 +22,31 @@ import numpy as np
 from grain import experimental as grain_experimental
 
 from sae_jax import errors
-from sae_jax.stream import order
+from sae_jax import store as store_lib
+from sae_jax.stream import draws, order
 
 _VERSION = 1
 # On the devices besides the one in use: one is taken while one is copied.
 _BATCHES_AHEAD = 2
 
 
-def _rows_by_process(sharding, batch_size):
-  rows = {}
+def _rows_by_process(
+  sharding: jax.NamedSharding, batch_size: int
+) -> dict[int, list[tuple[int, int]]]:
+  rows: dict[int, list[tuple[int, int]]] = {}
   for device, index in sharding.devices_indices_map((batch_size,)).items():
     start, stop, _ = index[0].indices(batch_size)
     rows.setdefault(device.process_index, []).append((start, stop))
   return rows
 
 
-class _Draws:
-  """A grain source: the chunks of one lane's draws, from a draw on."""
-
-  def __init__(self, plan, lane, start, store, hook, stop):
-    self.plan = plan
-    self._lane, self._store, self._hook, self._stop = lane, store, hook, stop
-    self._round, self._draw, self._skip = start
-    self._dealt = None, None
-
-  def __len__(self) -> int:
-    plan = self.plan
-    if plan.block is None:
-      return sys.maxsize
-    return (
-      sum(plan.draws(r) for r in range(self._round, plan.rounds)) - self._draw
-    )
-
-  def __getitem__(self, index: int):
-    plan = self.plan
-    draws = plan.draws(0)  # as in every round but a bounded store's last
-    round_ = min(self._round + (self._draw + index) // draws, plan.rounds - 1)
-    draw = self._draw + index - (round_ - self._round) * draws
-    if self._dealt[0] != round_:
-      self._dealt = round_, plan.lane_chunks(self._lane, round_)
-    ids = self._dealt[1]
-    draws = plan.draws(round_)
-    ids = ids[draw * len(ids) // draws : (draw + 1) * len(ids) // draws]
-    blocks = self._store.read_chunks(self._hook, ids.tolist())
-    return blocks, (draw, round_, self._lane), self._skip if index == 0 else 0
-
-
-def _mix(element, *, seed: int) -> np.ndarray:
-  """Permutes the rows of a draw: one copy, straight from the chunks."""
-  blocks, counter, skip = element
-  n = sum(len(block) for block in blocks)
-  to_N = order.permutation(n, (seed, order.ROW_ORDER), counter)
-  # As integers: numpy holds the GIL while it moves bfloat16.
-  rows_ND = np.empty((n, blocks[0].shape[1]), np.uint16)
-  start = 0
-  for block in blocks:
-    rows_ND[to_N[start : start + len(block)]] = block.view(np.uint16)
-    start += len(block)
-  return rows_ND[skip:]
-
-
-def _assemble(parts, *, lanes, sharding, batch_size) -> jax.Array:
+def _assemble(
+  parts: tuple[np.ndarray, ...],
+  *,
+  lanes: tuple[int, ...],
+  sharding: jax.NamedSharding,
+  batch_size: int,
+) -> jax.Array:
   """Lane parts of this process to a global array, without a joined copy."""
   lane_rows, width = parts[0].shape
   part_of = dict(zip(lanes, parts, strict=True))
@@ -103,8 +66,17 @@ def _assemble(parts, *, lanes, sharding, batch_size) -> jax.Array:
 class Stream:
   """An iterator of batches `x_BD`; see `open_stream`."""
 
-  def __init__(self, plan, identity, batches, iterator, stop):
+  def __init__(
+    self,
+    plan: order.Plan,
+    per_write: int,
+    identity: dict[str, Any],
+    batches: int,
+    iterator: grain.DatasetIterator,
+    stop: threading.Event,
+  ):
     self._plan = plan
+    self._per_write = per_write  # read chunks in a write chunk
     self._identity = identity
     self._batches = batches
     self._iterator = iterator
@@ -114,7 +86,7 @@ class Stream:
     # XLA at that moment would abort the process.
     self._finalizer = weakref.finalize(self, _close, iterator, stop)
 
-  def __iter__(self):
+  def __iter__(self) -> "Stream":
     return self
 
   def __next__(self) -> jax.Array:
@@ -155,20 +127,20 @@ class Stream:
     It moves on once per block of half the window, and the harvest fills the
     next half only then: save a checkpoint whenever it has moved.
     """
-    return self._plan.first_needed(state["batches"])
+    return self._plan.first_needed(state["batches"]) // self._per_write
 
-  def close(self):
+  def close(self) -> None:
     """Stops and joins the reading threads."""
     self._finalizer()
 
 
-def _close(iterator, stop):
+def _close(iterator: grain.DatasetIterator, stop: threading.Event) -> None:
   stop.set()
   iterator.close()
 
 
 def open_stream(
-  store,
+  store: store_lib.Store,
   hook: str,
   config: order.StreamConfig,
   *,
@@ -182,6 +154,9 @@ def open_stream(
   replicated over the other axes. An epoch has each row once. The order does
   not depend on the hook: equal configs show equal rows of two hooks.
 
+  A bounded store is read once, in blocks of half its window that are permuted
+  one by one, and is waited for; see `Stream.releasable_chunk`.
+
   Args:
     store: an open store.
     hook: the hook's name in the store.
@@ -194,8 +169,10 @@ def open_stream(
     errors.InputError: a config that does not fit the store or the mesh, or a
       state of another stream.
   """
-  plan = _plan(store, config, chunks, mesh)
-  identity = _identity(plan, store.manifest)
+  hook = store.hook(hook)
+  plan = _plan(store, config, chunks)
+  _check_fit(plan, mesh)
+  identity = _identity(plan, store)
   batches = 0 if start_state is None else _batches_of(start_state, identity)
   rows = jax.NamedSharding(mesh, jax.P("data"))
   lanes = order.lanes_by_process(
@@ -204,7 +181,7 @@ def open_stream(
   stop = threading.Event()
   parts = [
     _lane_parts(
-      _Draws(plan, lane, plan.locate(lane, batches), store, hook, stop)
+      draws.Draws(plan, lane, plan.locate(lane, batches), store, hook, stop)
     )
     for lane in lanes
   ]
@@ -220,12 +197,13 @@ def open_stream(
     ),
     prefetch_buffer_size=_BATCHES_AHEAD,
   )
-  return Stream(plan, identity, batches, iter(ahead), stop)
+  per_write = store.write_rows // store.read_rows
+  return Stream(plan, per_write, identity, batches, iter(ahead), stop)
 
 
-def _lane_parts(draws: _Draws) -> grain.IterDataset:
+def _lane_parts(source: draws.Draws) -> grain.IterDataset:
   """A lane's part of every batch."""
-  chunks = grain.MapDataset.source(draws).to_iter_dataset(
+  chunks = grain.MapDataset.source(source).to_iter_dataset(
     grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   )
   # A thread reads the next draw while the next stage's mixes this one.
@@ -233,15 +211,17 @@ def _lane_parts(draws: _Draws) -> grain.IterDataset:
   chunks = grain_experimental.ThreadPrefetchIterDataset(
     chunks, prefetch_buffer_size=1
   )
-  config = draws.plan.config
+  config = source.plan.config
   return grain_experimental.RebatchIterDataset(
-    chunks.map(functools.partial(_mix, seed=config.seed)),
+    chunks.map(functools.partial(draws.mix, seed=config.seed)),
     config.lane_rows,
     drop_remainder=True,
   )
 
 
-def _plan(store, config, chunks, mesh) -> order.Plan:
+def _plan(
+  store: store_lib.Store, config: order.StreamConfig, chunks: range | None
+) -> order.Plan:
   every = range(store.num_chunks)
   chunks = every if chunks is None else chunks
   if not chunks or chunks.step != 1 or chunks[0] < 0 or chunks[-1] not in every:
@@ -249,21 +229,44 @@ def _plan(store, config, chunks, mesh) -> order.Plan:
       f"chunks={chunks}: give consecutive read chunks of the store's"
       f" {store.num_chunks} ({store.rows} rows)"
     )
-  if len(chunks) < config.lanes:
+  if not store.bounded:
+    return order.Plan(config, chunks, store.read_rows, store.rows)
+  if chunks != every:
     raise errors.InputError(
-      f"stream.lanes={config.lanes}, but there are only {len(chunks)} read"
-      f" chunks of {store.read_rows} rows; harvest more rows or use fewer lanes"
+      f"chunks={chunks}: {store.path} is bounded and can only be read whole"
     )
-  data = mesh.shape["data"]
-  if config.batch_size % data:
+  # What was asked for: a harvest that ends early must not change the order.
+  rows = store.manifest.requested_rows
+  block = store.window // 2 * (store.write_rows // store.read_rows)
+  if not block or block % config.lanes:
     raise errors.InputError(
-      f"stream.batch_size={config.batch_size} is not a multiple of"
-      f" mesh.data={data}; every device takes an equal part of it"
+      f"stream.lanes={config.lanes} does not divide the {block} read chunks"
+      f" ({store.read_rows} rows) of half the window ({store.window} write"
+      f" chunks of {store.write_rows} rows) of {store.path}; choose lanes that"
+      " do, or harvest with an even window >= 2"
     )
-  return order.Plan(config, chunks, store.read_rows, store.rows)
+  # The last block may be short, but no lane of it empty.
+  chunks = range(-(-rows // store.read_rows))
+  tail = len(chunks) % block
+  chunks = chunks[: len(chunks) - tail] if tail < config.lanes else chunks
+  return order.Plan(config, chunks, store.read_rows, rows, block)
 
 
-def _identity(plan: order.Plan, manifest) -> dict[str, Any]:
+def _check_fit(plan: order.Plan, mesh: jax.sharding.Mesh) -> None:
+  lanes, batch = plan.config.lanes, plan.config.batch_size
+  if len(plan.chunks) < lanes:
+    raise errors.InputError(
+      f"stream.lanes={lanes}, but there are only {len(plan.chunks)} read"
+      f" chunks of {plan.read_rows} rows; harvest more rows or use fewer lanes"
+    )
+  if batch % mesh.shape["data"]:
+    raise errors.InputError(
+      f"stream.batch_size={batch} is not a multiple of"
+      f" mesh.data={mesh.shape['data']}; every device takes an equal part of it"
+    )
+
+
+def _identity(plan: order.Plan, store: store_lib.Store) -> dict[str, Any]:
   """What a position means nothing without."""
   return {
     "version": _VERSION,
@@ -271,8 +274,8 @@ def _identity(plan: order.Plan, manifest) -> dict[str, Any]:
     "chunks": [plan.chunks.start, plan.chunks.stop],
     "read_rows": plan.read_rows,
     "rows": plan.chunk_rows(plan.chunks),
-    # A bounded store has none before its harvest is done.
-    "pairing": "" if manifest.window else manifest.pairing_hash,
+    "block": plan.block,
+    "store": store.identity,
   }
 
 

@@ -54,7 +54,9 @@ class StreamConfig:
     return self.batch_size // self.lanes
 
 
-def permutation(n: int, key: tuple[int, int], counter: tuple[int, ...]):
+def permutation(
+  n: int, key: tuple[int, int], counter: tuple[int, ...]
+) -> np.ndarray:
   """A uniformly random order of 0 … n-1 from Philox's raw words.
 
   Numpy promises the words for all time (NEP 19), but not what its
@@ -129,6 +131,12 @@ class Plan:
     dealt = len(self.round_chunks(round_)) // self.config.lanes
     return -(-dealt // self.config.mix_chunks)
 
+  def draw_after(self, round_: int, draw: int, n: int) -> tuple[int, int]:
+    """(round, draw) `n` draws after another."""
+    per_round = self.draws(0)  # as in every round but a bounded store's last
+    later = min(round_ + (draw + n) // per_round, self.rounds - 1)
+    return later, draw + n - (later - round_) * per_round
+
   def locate(self, lane: int, batches: int) -> tuple[int, int, int]:
     """(round, draw, row in the draw) of a lane after so many batches."""
     row = batches * self.config.lane_rows
@@ -148,6 +156,15 @@ class Plan:
     # begins at or before the row's chunk.
     draw = ((row // self.read_rows + 1) * draws - 1) // count
     return round_, draw, row - draw * count // draws * self.read_rows
+
+  def first_needed(self, batches: int) -> int:
+    """The first chunk still to be read, by any lane, after so many batches."""
+    round_ = min(
+      self.locate(lane, batches)[0] for lane in range(self.config.lanes)
+    )
+    if self.block is None:
+      return self.chunks.start
+    return min(self.chunks.start + round_ * self.block, self.chunks.stop)
 
 
 def lanes_by_process(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import jax
 import ml_dtypes
@@ -24,8 +23,11 @@ class CountingStore:
   def __init__(self, rows, read_rows=4):
     self.rows, self.read_rows, self.write_rows = rows, read_rows, 2 * read_rows
     self.num_chunks = -(-rows // read_rows)
-    self.manifest = types.SimpleNamespace(window=0, pairing_hash="abc")
+    self.bounded, self.identity, self.path = False, "abc", "/s"
     self.chunks_read = []
+
+  def hook(self, name):
+    return name
 
   def read_chunks(self, hook, chunk_ids):
     self.chunks_read += chunk_ids
@@ -208,7 +210,7 @@ def test_what_waits_in_buffers_is_not_in_the_state(open_stream):
     ({"store": CountingStore(96, 8)}, r"chunks is \[0, 24\]"),
     ({"chunks": range(20)}, r"chunks is \[0, 24\] .* \[0, 20\] here"),
     ({"state": {"version": 0}}, "version is 0 .* 1 here"),
-    ({"state": {"pairing": "def"}}, "pairing is 'def' .* 'abc' here"),
+    ({"state": {"store": "def"}}, "store is 'def' .* 'abc' here"),
     ({"state": {"batches": -1}}, "batches is -1"),
     ({"state": {"batches": "3"}}, "batches is '3'"),
   ],
