@@ -139,11 +139,11 @@ def encode(
 
 
 def default_stop_tokens(lm: load_lib.LanguageModel) -> set[int]:
-  """The end-of-sequence ids of the config and of the tokenizer."""
-  stop = set(lm.config.eos_ids)
-  if lm.tokenizer.eos_id is not None:
-    stop.add(lm.tokenizer.eos_id)
-  return stop
+  """The config's end-of-sequence ids; without any, the tokenizer's."""
+  if lm.config.eos_ids:
+    return set(lm.config.eos_ids)
+  eos = lm.tokenizer.eos_id
+  return set() if eos is None else {eos}
 
 
 def pad(

@@ -40,18 +40,23 @@ _HUB_FILES = (
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=("model",),
-  meta_fields=("config", "tokenizer", "mesh", "source", "weights_hash"),
+  meta_fields=("config", "mesh", "source", "path", "weights_hash"),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-  """A decoder on a mesh with its tokenizer."""
+  """A decoder on a mesh; its tokenizer is opened when it is first used."""
 
   model: model_lib.Decoder
   config: config_lib.ModelConfig
-  tokenizer: Any
   mesh: jax.sharding.Mesh
   source: str  # as it was given
+  path: pathlib.Path  # where that is on this machine
   weights_hash: str  # hex, of the weight files alone
+
+  @property
+  def tokenizer(self) -> tokenizer_lib.Tokenizer:
+    """Raises errors.InputError where there is none beside the weights."""
+    return _tokenizer(self.path)
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -82,6 +87,11 @@ class LanguageModel:
       raise errors.InputError(
         f"{self.source}: {what} is not loaded; load the model without layers="
       )
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(path: pathlib.Path) -> tokenizer_lib.Tokenizer:
+  return tokenizer_lib.load(path)
 
 
 def load_lm(
@@ -129,9 +139,9 @@ def load_lm(
       config, source, mesh, dtype, layers, place=str(path)
     ),
     config=config,
-    tokenizer=tokenizer_lib.load(path),
     mesh=mesh,
     source=str(path_or_hub_id),
+    path=path,
     weights_hash=source_lib.hash_files(files),
   )
 
