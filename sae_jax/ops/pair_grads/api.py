@@ -3,6 +3,7 @@
 """`pair_grads` and `pair_sums`: sums over the pairs (row, latent)."""
 
 import jax
+import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import cpu, reference, xla
@@ -44,7 +45,7 @@ def pair_grads(
     [F, D] float32 (float64 for float64 coefficients).
   """
   grads = dispatch.choose("pair_grads", GRADS, implementation)
-  return grads(coef_BK, indices_BK, x_BD, latents)
+  return grads(*map(jnp.asarray, (coef_BK, indices_BK, x_BD)), latents)
 
 
 def pair_sums(
@@ -56,4 +57,4 @@ def pair_sums(
 ) -> jax.Array:
   """`out[f] = Σ_{b,k: indices[b,k] = f} coef[b, k]`, [F]; see `pair_grads`."""
   sums = dispatch.choose("pair_sums", SUMS, implementation)
-  return sums(coef_BK, indices_BK, latents)
+  return sums(jnp.asarray(coef_BK), jnp.asarray(indices_BK), latents)

@@ -8,6 +8,7 @@ Both gather the rows that a batch row selects; indices must be in range.
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
@@ -38,7 +39,7 @@ def row_dots(
   in [0, F). Accumulates in float32 (float64 for float64 inputs).
   """
   dots = dispatch.choose("row_dots", ROW_DOTS, implementation)
-  return dots(x_BD, indices_BK, w_FD)
+  return dots(*map(jnp.asarray, (x_BD, indices_BK, w_FD)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -60,7 +61,8 @@ def sparse_decode(
   not asked for. Accumulates in float32 (float64 for float64 inputs).
   Differentiable in the values and the rows, deterministically.
   """
-  return _sparse_decode(values_BK, indices_BK, w_dec_FD, implementation)
+  arrays = map(jnp.asarray, (values_BK, indices_BK, w_dec_FD))
+  return _sparse_decode(*arrays, implementation)
 
 
 def _forward(values_BK, indices_BK, w_dec_FD, implementation):

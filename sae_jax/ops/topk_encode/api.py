@@ -58,7 +58,8 @@ def topk_encode(
   dispatch.choose("topk_encode", IMPLEMENTATIONS, implementation)
   if mask_F is not None:
     b_enc_F = jnp.where(mask_F, b_enc_F, -jnp.inf)
-  return _topk_encode(x_BD, w_enc_FD, b_enc_F, k, implementation)
+  arrays = map(jnp.asarray, (x_BD, w_enc_FD, b_enc_F))
+  return _topk_encode(*arrays, k, implementation)
 
 
 def _check(x_BD, w_enc_FD, b_enc_F, k):

@@ -27,7 +27,8 @@ def grouped_top_k(
   groups precede G by (maximum descending, position ascending), so each holds
   a latent that is greater than f's value, or equal and at a lower position
   than f. That makes K latents ahead of f, a contradiction. Kept groups are
-  put in order of position, so that the second level breaks ties alike.
+  put in order of position, so that the second level breaks ties alike. (A NaN
+  ranks with +inf on the first level: a row that holds both keeps one of them.)
   """
   count, latents = pre_BF.shape
   groups = -(-latents // group)
@@ -38,7 +39,9 @@ def grouped_top_k(
     # Ties at -inf resolve to lower latents, so padding never wins.
     pre_BF = jnp.pad(pre_BF, ((0, 0), (0, padding)), constant_values=-jnp.inf)
   pre_BGN = pre_BF.reshape(count, groups, group)
-  _, kept_BK = lax.top_k(jnp.max(pre_BGN, axis=-1), k)
+  # XLA's maximum over an axis may drop a NaN; it does not drop an infinity.
+  ranked_BGN = jnp.where(jnp.isnan(pre_BGN), jnp.inf, pre_BGN)
+  _, kept_BK = lax.top_k(jnp.max(ranked_BGN, axis=-1), k)
   kept_BK = jnp.sort(kept_BK, axis=-1)
   candidates_BKN = jnp.take_along_axis(pre_BGN, kept_BK[:, :, None], axis=1)
   values_BK, place_BK = lax.top_k(candidates_BKN.reshape(count, k * group), k)

@@ -24,7 +24,9 @@ def pre_activations(
     precision=lax.Precision.HIGHEST,
     preferred_element_type=dtype,
   )
-  return pre_BF + b_enc_F.astype(dtype)[None, :]
+  pre_BF = pre_BF + b_enc_F.astype(dtype)[None, :]
+  # x86 makes NaNs with the sign bit set, and a top-k sorts those last.
+  return jnp.where(jnp.isnan(pre_BF), jnp.nan, pre_BF)
 
 
 def topk_encode(
