@@ -13,9 +13,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from sae_jax import errors, sae, store
-from sae_jax.interpret import scan
+from sae_jax.interpret import on_mesh, scan
 
 # float32 sums and int32 counts per latent move to 64 bits on the host before
 # 32 batches of at most 2^20 rows can round or overflow them noticeably.
@@ -46,9 +47,9 @@ class Fidelity:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Totals:
-  fires_F: jax.Array  # int32
-  sum_F: jax.Array  # float32
-  max_F: jax.Array  # float32
+  fires_LF: jax.Array  # int32
+  sum_LF: jax.Array  # float32
+  max_LF: jax.Array  # float32
 
 
 def measure(
@@ -71,57 +72,89 @@ def measure(
       a weight is not finite, or all rows are equal.
   """
   _check_width(dictionary, source, hook)
-  center_D = jnp.asarray(source.stats(hook).mean_D, jnp.float32)
-  latents = dictionary.params.w_dec_FD.shape[0]
-  add = _adder(mesh, latents)
-  totals, host = _zeros(mesh, latents), _Host(latents, len(center_D))
+  center_D = np.asarray(source.stats(hook).mean_D, np.float32)
+  dictionary = on_mesh.place(dictionary, mesh)
+  add, zeros = _compiled(dictionary, mesh)
+  totals = zeros()
+  host = _Host(dictionary.latents, dictionary.d_model)
   waiting = None
   for i, batch in enumerate(
     scan.batches(source, hook, chunks, batch_rows=batch_rows, mesh=mesh)
   ):
-    totals, by_row, shift_D = add(
-      totals, dictionary, batch.x_BD, center_D, jnp.int32(batch.rows)
+    totals, by_row_5B, shift_D = add(
+      totals, dictionary, batch.x_BD, center_D, np.int32(batch.rows)
     )
     if waiting is not None:
       host.add_rows(*waiting)
-    waiting = (by_row, shift_D, batch.rows)
+    waiting = (by_row_5B, shift_D, batch.rows)
     if (i + 1) % _BATCHES_PER_FLUSH == 0:
-      host.add_latents(_replicated(totals, mesh))
-      totals = _zeros(mesh, latents)
+      host.add_latents(jax.device_put(totals, jax.NamedSharding(mesh, jax.P())))
+      totals = zeros()
   host.add_rows(*waiting)
-  host.add_latents(_replicated(totals, mesh))
+  host.add_latents(jax.device_put(totals, jax.NamedSharding(mesh, jax.P())))
   return host.result(hook)
 
 
-def _adder(mesh: jax.sharding.Mesh, latents: int):
-  """The compiled step: batch -> per-latent totals, per-row numbers."""
-  on_latents = jax.NamedSharding(mesh, _latent_spec(mesh, latents))
-  everywhere = jax.NamedSharding(mesh, jax.P())
-  return jax.jit(
-    _add,
-    donate_argnums=0,
-    out_shardings=(
-      _Totals(on_latents, on_latents, on_latents),
-      everywhere,
-      everywhere,
+def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
+  """The step, batch -> totals per latent and numbers per row; zero totals.
+
+  Each lane of rows has its own totals: [lanes, F], summed on the host.
+  """
+  by_latent = jax.P(on_mesh.ROWS, "latent")
+  of_totals = _Totals(by_latent, by_latent, by_latent)
+  place = functools.partial(jax.NamedSharding, mesh)
+  everywhere = place(jax.P())
+  shape = (on_mesh.lanes(mesh), dictionary.latents)
+
+  def local(totals, shard, x_BD, center_D, rows):
+    first = lax.axis_index(on_mesh.ROWS) * x_BD.shape[0]
+    real_B = first + jnp.arange(x_BD.shape[0]) < rows
+    return _add(totals, shard, x_BD, center_D, real_B)
+
+  add = jax.jit(
+    jax.shard_map(
+      local,
+      mesh=mesh,
+      in_specs=(
+        of_totals,
+        on_mesh.specs(dictionary),
+        jax.P(on_mesh.ROWS, None),
+        jax.P(),
+        jax.P(),
+      ),
+      out_specs=(of_totals, jax.P(None, on_mesh.ROWS), jax.P()),
+      check_vma=False,
     ),
+    donate_argnums=0,
+    out_shardings=(jax.tree.map(place, of_totals), everywhere, everywhere),
   )
+
+  @functools.partial(jax.jit, out_shardings=jax.tree.map(place, of_totals))
+  def zeros():
+    return _Totals(
+      jnp.zeros(shape, jnp.int32),
+      jnp.zeros(shape, jnp.float32),
+      jnp.zeros(shape, jnp.float32),
+    )
+
+  return add, zeros
 
 
 def _add(
   totals: _Totals,
-  dictionary: sae.Sae,
+  shard: sae.Sae,
   x_BD: jax.Array,
   center_D: jax.Array,
-  rows: jax.Array,
+  real_B: jax.Array,
 ) -> tuple[_Totals, jax.Array, jax.Array]:
-  values_BK, indices_BK = sae.encode(dictionary, x_BD)
-  x_hat_BD = sae.decode(dictionary, values_BK, indices_BK).astype(jnp.float32)
+  values_BK, indices_BK = on_mesh.active(shard, x_BD)
+  x_hat_BD = on_mesh.decode(shard, values_BK, indices_BK)
   x_BD = x_BD.astype(jnp.float32)
-  real_B1 = (jnp.arange(x_BD.shape[0]) < rows)[:, None]
+  real_B1 = real_B[:, None]
   centered_BD = jnp.where(real_B1, x_BD - center_D[None, :], 0)
-  values_BK = jnp.where(real_B1, values_BK.astype(jnp.float32), 0)
+  values_BK = jnp.where(real_B1, values_BK, 0)
   on_BK = values_BK > 0
+  l0_B = lax.psum(jnp.sum(on_BK, axis=-1), "latent")
 
   norm_B = jnp.linalg.norm(x_BD, axis=-1)
   norm_hat_B = jnp.linalg.norm(x_hat_BD, axis=-1)
@@ -132,15 +165,16 @@ def _add(
       jnp.sum(jnp.square(centered_BD), axis=-1),
       _ratio(dot_B, norm_B * norm_hat_B),
       _ratio(norm_hat_B, norm_B),
-      jnp.sum(on_BK, axis=-1, dtype=jnp.float32),
+      l0_B.astype(jnp.float32),
     ]
   )
   totals = _Totals(
-    fires_F=totals.fires_F.at[indices_BK].add(on_BK.astype(jnp.int32)),
-    sum_F=totals.sum_F.at[indices_BK].add(values_BK),
-    max_F=totals.max_F.at[indices_BK].max(values_BK),
+    fires_LF=totals.fires_LF.at[0, indices_BK].add(on_BK.astype(jnp.int32)),
+    sum_LF=totals.sum_LF.at[0, indices_BK].add(values_BK),
+    max_LF=totals.max_LF.at[0, indices_BK].max(values_BK),
   )
-  return totals, by_row_5B, jnp.sum(centered_BD, axis=0)
+  shift_D = lax.psum(jnp.sum(centered_BD, axis=0), on_mesh.ROWS)
+  return totals, by_row_5B, shift_D
 
 
 class _Host:
@@ -160,9 +194,10 @@ class _Host:
     self.rows += rows
 
   def add_latents(self, totals: _Totals):
-    self.fires_F += np.asarray(totals.fires_F)
-    self.sum_F += np.asarray(totals.sum_F)
-    np.maximum(self.max_F, np.asarray(totals.max_F), out=self.max_F)
+    self.fires_F += np.asarray(totals.fires_LF).sum(0)
+    self.sum_F += np.asarray(totals.sum_LF).sum(0, dtype=np.float64)
+    max_F = np.asarray(totals.max_LF).max(0)
+    np.maximum(self.max_F, max_F, out=self.max_F)
 
   def result(self, hook: str) -> Fidelity:
     error, spread, cosine, ratio, active = map(float, self.sums_5)
@@ -194,25 +229,10 @@ def _ratio(a_B: jax.Array, b_B: jax.Array) -> jax.Array:
   return jnp.where(b_B > 0, a_B / jnp.where(b_B > 0, b_B, 1), 0)
 
 
-def _latent_spec(mesh: jax.sharding.Mesh, latents: int) -> jax.P:
-  return jax.P("latent" if latents % mesh.shape["latent"] == 0 else None)
-
-
-def _zeros(mesh: jax.sharding.Mesh, latents: int) -> _Totals:
-  sharding = jax.NamedSharding(mesh, _latent_spec(mesh, latents))
-  make = functools.partial(jnp.zeros, latents, device=sharding)
-  return _Totals(make(jnp.int32), make(jnp.float32), make(jnp.float32))
-
-
-def _replicated(totals: _Totals, mesh: jax.sharding.Mesh) -> _Totals:
-  return jax.device_put(totals, jax.NamedSharding(mesh, jax.P()))
-
-
 def _check_width(dictionary: sae.Sae, source: store.Store, hook: str) -> None:
-  d_sae = dictionary.params.w_dec_FD.shape[1]
-  if d_sae != source.d_model(hook):
+  if dictionary.d_model != source.d_model(hook):
     raise errors.InputError(
-      f"the SAE is {d_sae} wide, but {hook} of {source.path} is"
+      f"the SAE is {dictionary.d_model} wide, but {hook} of {source.path} is"
       f" {source.d_model(hook)} wide; give the store and hook of the model it"
       " was trained on"
     )

@@ -6,6 +6,7 @@ A context whose rows may reach into a training chunk is never chosen.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -31,8 +32,10 @@ def contexts(
   left out.
 
   Raises:
-    errors.InputError: no whole context lies in these chunks.
+    errors.InputError: no whole context lies in these chunks, or they are not
+      whole write chunks (rows are permuted within one).
   """
+  _check(source, chunks)
   rows_R2 = np.concatenate(list(_without_straddlers(source, chunks)))
   documents_N = np.unique(rows_R2[:, 0])
   if not len(documents_N):
@@ -58,7 +61,9 @@ def contexts(
   return drawn
 
 
-def _without_straddlers(source: store.Store, chunks: range):
+def _without_straddlers(
+  source: store.Store, chunks: range
+) -> Iterator[np.ndarray]:
   step = source.write_rows
   first = chunks.start * source.read_rows
   last = min(chunks.stop * source.read_rows, source.rows)
@@ -66,3 +71,13 @@ def _without_straddlers(source: store.Store, chunks: range):
     rows_R2 = source.positions(start, min(start + step, last))
     lowest = rows_R2[:, 0].min()
     yield rows_R2[rows_R2[:, 0] > lowest]
+
+
+def _check(source: store.Store, chunks: range) -> None:
+  per_write = source.write_rows // source.read_rows
+  ends = (chunks.start, chunks.stop)
+  if any(end % per_write and end != source.num_chunks for end in ends):
+    raise errors.InputError(
+      f"read chunks {chunks.start}..{chunks.stop - 1} of {source.path} are not"
+      f" whole write chunks of {per_write}; take them from Store.holdout"
+    )

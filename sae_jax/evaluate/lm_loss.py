@@ -10,6 +10,7 @@ trained, pass through unchanged.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 
 from sae_jax import errors, lm, sae
 from sae_jax.evaluate import heldout
+from sae_jax.interpret import on_mesh
 
 _RESAMPLES = 2000  # of the bootstrap: 95 % limits to about 1/40 of their width
 _PAD_TO = 64  # sequence lengths are rounded up to this, to compile few shapes
@@ -77,11 +79,14 @@ def measure(
       "every held-out context is a single token, which predicts nothing;"
       " harvest longer documents"
     )
+  dictionary = on_mesh.place(dictionary, model.mesh)
   sums_N6 = np.zeros((len(contexts), 6))
   done = 0
-  for rows_B, batch in _batches(contexts, batch_contexts, _lanes(model)):
+  for rows_B, batch in _batches(
+    contexts, batch_contexts, on_mesh.lanes(model.mesh)
+  ):
     sums_6B = _run(dictionary, model, hook, batch, mean_D)
-    sums_N6[rows_B] = np.asarray(sums_6B, np.float64).T[: len(rows_B)]
+    sums_N6[rows_B] = sums_6B.T[: len(rows_B)]
     done += len(rows_B)
     if progress is not None:
       progress(done)
@@ -91,13 +96,12 @@ def measure(
   )
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-  tokens_BT: jax.Array  # int32
-  mask_BT: jax.Array  # bool: not padding
-  kept_BT: jax.Array  # bool: replaced by the edits
-  weight_BT: jax.Array  # float32: 1 where position t predicts a real t + 1
+  tokens_BT: np.ndarray  # int32
+  mask_BT: np.ndarray  # bool: not padding
+  kept_BT: np.ndarray  # bool: replaced by the edits
+  weight_BT: np.ndarray  # float32: 1 where position t predicts a real t + 1
 
 
 def _batches(
@@ -106,10 +110,11 @@ def _batches(
   """Contexts of similar length together; short batches are padded."""
   size = -(-size // lanes) * lanes
   order = np.argsort([len(c.tokens_T) for c in contexts], kind="stable")
+  longest = len(contexts[order[-1]].tokens_T)
   for start in range(0, len(order), size):
     rows_B = order[start : start + size]
-    longest = len(contexts[rows_B[-1]].tokens_T)
-    length = -(-longest // _PAD_TO) * _PAD_TO
+    length = len(contexts[rows_B[-1]].tokens_T)
+    length = min(-(-length // _PAD_TO) * _PAD_TO, longest)
     tokens_BT = np.zeros((size, length), np.int32)
     mask_BT = np.zeros((size, length), bool)
     kept_BT = np.zeros((size, length), bool)
@@ -125,39 +130,45 @@ def _batches(
     yield rows_B, _Batch(tokens_BT, mask_BT, kept_BT, weight_BT)
 
 
-def _run(dictionary, model, hook, batch: _Batch, mean_D) -> jax.Array:
+def _run(dictionary, model, hook, batch: _Batch, mean_D) -> np.ndarray:
   """[6, B]: predicted tokens, the four losses and the KL, summed."""
-  kept_BT = jnp.asarray(batch.kept_BT)
+  kept_BT, mean_D = batch.kept_BT, np.asarray(mean_D, np.float32)
   edits = {
     "clean": (),
-    "spliced": (lm.Edit(hook, splice, (dictionary, kept_BT)),),
-    "zero": (lm.Edit(hook, replace, (jnp.zeros(len(mean_D)), kept_BT)),),
-    "mean": (
-      lm.Edit(hook, replace, (jnp.asarray(mean_D, jnp.float32), kept_BT)),
-    ),
+    "spliced": (lm.Edit(hook, splice(model.mesh), (dictionary, kept_BT)),),
+    "zero": (lm.Edit(hook, replace, (np.zeros_like(mean_D), kept_BT)),),
+    "mean": (lm.Edit(hook, replace, (mean_D, kept_BT)),),
   }
-  clean_BTV, sums = None, [jnp.sum(batch.weight_BT, axis=-1)]
+  clean_BTV, sums = None, [batch.weight_BT.sum(-1)]
   for arm in _ARMS:
     logits_BTV = lm.logits(
       model, batch.tokens_BT, batch.mask_BT, edits=edits[arm]
     )
-    sums.append(_cross_entropy(logits_BTV, batch.tokens_BT, batch.weight_BT))
+    sums.append(
+      _cross_entropy(
+        logits_BTV, batch.tokens_BT, batch.weight_BT, mesh=model.mesh
+      )
+    )
     if arm == "clean":
       clean_BTV = logits_BTV
     if arm == "spliced":
-      kl_B = _kl(clean_BTV, logits_BTV, batch.weight_BT)
+      kl_B = _kl(clean_BTV, logits_BTV, batch.weight_BT, mesh=model.mesh)
       clean_BTV = None  # the largest array here; let it go before two more
-  return jnp.stack([*sums, kl_B])
+  return np.stack(list(map(np.asarray, [*sums, kl_B])))
 
 
-def splice(
-  h_BTD: jax.Array, mask_BT: jax.Array, dictionary: sae.Sae, kept_BT: jax.Array
-) -> jax.Array:
-  """An edit: the reconstruction at the kept positions."""
-  flat_ND = h_BTD.reshape(-1, h_BTD.shape[-1])
-  x_hat_ND = sae.decode(dictionary, *sae.encode(dictionary, flat_ND))
-  x_hat_BTD = x_hat_ND.reshape(h_BTD.shape).astype(h_BTD.dtype)
-  return jnp.where((kept_BT & mask_BT)[..., None], x_hat_BTD, h_BTD)
+@functools.cache
+def splice(mesh: jax.sharding.Mesh):
+  """An edit on this mesh: the reconstruction at the kept positions."""
+
+  def splice_on_mesh(h_BTD, mask_BT, dictionary, kept_BT):
+    x_hat_ND = on_mesh.reconstruct(
+      dictionary, h_BTD.reshape(-1, h_BTD.shape[-1]), mesh
+    )
+    x_hat_BTD = x_hat_ND.reshape(h_BTD.shape).astype(h_BTD.dtype)
+    return jnp.where((kept_BT & mask_BT)[..., None], x_hat_BTD, h_BTD)
+
+  return splice_on_mesh
 
 
 def replace(
@@ -171,25 +182,41 @@ def replace(
   )
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="mesh")
 def _cross_entropy(
-  logits_BTV: jax.Array, tokens_BT: jax.Array, weight_BT: jax.Array
+  logits_BTV: jax.Array,
+  tokens_BT: jax.Array,
+  weight_BT: jax.Array,
+  *,
+  mesh: jax.sharding.Mesh,
 ) -> jax.Array:
   logits_BTV = logits_BTV.astype(jnp.float32)
   targets_BT = jnp.roll(tokens_BT, -1, axis=1)  # the last one weighs nothing
   hit_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)
   nats_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - hit_BT[..., 0]
-  return jnp.sum(jnp.where(weight_BT > 0, nats_BT, 0), axis=-1)
+  return _sum_B(nats_BT, weight_BT, mesh)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="mesh")
 def _kl(
-  clean_BTV: jax.Array, other_BTV: jax.Array, weight_BT: jax.Array
+  clean_BTV: jax.Array,
+  other_BTV: jax.Array,
+  weight_BT: jax.Array,
+  *,
+  mesh: jax.sharding.Mesh,
 ) -> jax.Array:
   log_p_BTV = jax.nn.log_softmax(clean_BTV.astype(jnp.float32))
   log_q_BTV = jax.nn.log_softmax(other_BTV.astype(jnp.float32))
   nats_BT = jnp.sum(jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV), axis=-1)
-  return jnp.sum(jnp.where(weight_BT > 0, nats_BT, 0), axis=-1)
+  return _sum_B(nats_BT, weight_BT, mesh)
+
+
+def _sum_B(nats_BT, weight_BT, mesh) -> jax.Array:
+  """Sums per context, on every device. `where`: padding may hold NaN."""
+  return jax.lax.with_sharding_constraint(
+    jnp.sum(jnp.where(weight_BT > 0, nats_BT, 0), axis=-1),
+    jax.NamedSharding(mesh, jax.P()),
+  )
 
 
 def _summary(sums_N6: np.ndarray, replaced_frac: float, seed: int) -> LmLoss:
@@ -226,10 +253,6 @@ def _bootstrap(sums_N6: np.ndarray, seed: int) -> tuple[float, float] | None:
   times_RN = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
   low, high = np.quantile(_recovered(times_RN @ sums_N6), [0.025, 0.975])
   return None if np.isnan(low + high) else (float(low), float(high))
-
-
-def _lanes(model: lm.LanguageModel) -> int:
-  return 1 if model.mesh is None else model.mesh.shape["data"]
 
 
 def _check_layers(model: lm.LanguageModel) -> None:

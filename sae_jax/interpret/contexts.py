@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where latents fire: strongest contexts, and ones from across their range.
 
-Reads a store twice: once to find the rows, once to see what the latent does
-on the tokens around them (every kept position is a row, so no language model
-is run). Memory is bounded by the sample, not by the store.
+Reads a store twice: once to find the rows, once to see what the latent does on
+the tokens around them (every kept position is a row, so no language model is
+run). Memory is bounded by the sample, not by the store.
 """
 
 import dataclasses
@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from sae_jax import errors, sae, store
-from sae_jax.interpret import best, scan
+from sae_jax.interpret import scan, search
 
 _SAMPLE = 512  # activations per latent behind its quantiles and histogram
 _BINS = 24
+_NO_KEYS = np.empty(0, np.int64)
 
 
 class TokenStrings(Protocol):
@@ -123,9 +124,12 @@ def collect(
   """
   config = config or ContextsConfig()
   latents_S = np.array([c.latent for c in choices], np.int64)
-  _check(latents_S, dictionary.params.w_dec_FD.shape[0])
-  scans = _Scanner(dictionary, source, hook, chunks, latents_S, config, mesh)
-  strongest, sample, statistics = scans.find()
+  _check(latents_S, dictionary.latents)
+  place = search.Place(source, hook, chunks, config.batch_rows, mesh)
+  following = search.Search(dictionary, place, latents_S)
+  strongest, sample, statistics = following.find(
+    config.top, _SAMPLE, config.seed
+  )
   examples = [
     example
     for slot in range(len(choices))
@@ -135,18 +139,19 @@ def collect(
     int(e.hit["document"]): source.document(int(e.hit["document"]))
     for e in examples
   }
-  values = scans.around(examples, documents)
+  windows = [_window(e, documents, config) for e in examples]
+  values = following.read(np.unique(np.concatenate([*windows, _NO_KEYS])))
   shown = [_render(e, documents, values, tokenizer, config) for e in examples]
   return {
     "hook": hook,
-    "rows": scans.rows,
+    "rows": statistics.rows,
     "before": config.before,
     "after": config.after,
     "latents": [
       {
         "latent": choice.latent,
         "reason": choice.reason,
-        **statistics.of(slot, scans.rows),
+        **statistics.of(slot),
         **_histogram(sample.of(slot)["value"]),
         "examples": [
           text
@@ -157,112 +162,6 @@ def collect(
       for slot, choice in enumerate(choices)
     ],
   }
-
-
-class _Statistics:
-  """Count, sum and maximum of each slot's activations."""
-
-  def __init__(self, slots: int):
-    self._fires_S = np.zeros(slots, np.int64)
-    self._sum_S = np.zeros(slots)
-    self._max_S = np.zeros(slots, np.float32)
-
-  def add(self, hits: np.ndarray) -> None:
-    n = len(self._fires_S)
-    self._fires_S += np.bincount(hits["slot"], minlength=n)
-    self._sum_S += np.bincount(hits["slot"], hits["value"], minlength=n)
-    np.maximum.at(self._max_S, hits["slot"], hits["value"])
-
-  def of(self, slot: int, rows: int) -> dict[str, Any]:
-    fires = int(self._fires_S[slot])
-    return {
-      "fires": fires,
-      "density": fires / rows,
-      "mean": _short(self._sum_S[slot] / max(fires, 1)),
-      "max": _short(self._max_S[slot]),
-    }
-
-
-class _Scanner:
-  """Encodes rows and reads off the followed latents."""
-
-  def __init__(self, dictionary, source, hook, chunks, latents_S, config, mesh):
-    self._dictionary = dictionary
-    self._place = (source, hook, chunks)
-    self._latents_S = latents_S
-    self._config = config
-    self._mesh = mesh
-    everywhere = jax.NamedSharding(mesh, jax.P())
-    self._encode = jax.jit(sae.encode, out_shardings=(everywhere, everywhere))
-    latents = dictionary.params.w_dec_FD.shape[0]
-    self._slot_F = np.full(latents, -1, np.int32)
-    self._slot_F[latents_S] = np.arange(len(latents_S))
-    self.rows = 0
-
-  def find(self) -> tuple[best.Best, best.Best, _Statistics]:
-    """Strongest hits, a sample of all hits, and statistics, in one pass."""
-    source, hook, chunks = self._place
-    slots = len(self._latents_S)
-    strongest = best.Best(slots, self._config.top, one_per_document=True)
-    sample = best.Best(slots, _SAMPLE, one_per_document=False)
-    statistics = _Statistics(slots)
-    for batch in scan.batches(
-      source,
-      hook,
-      chunks,
-      batch_rows=self._config.batch_rows,
-      mesh=self._mesh,
-    ):
-      at_N, slot_N, value_N = self._active(batch.x_BD, batch.rows)
-      positions_R2 = source.positions(batch.start, batch.start + batch.rows)
-      hits = np.empty(len(at_N), best.HIT)
-      hits["slot"], hits["value"] = slot_N, value_N
-      hits["row"] = batch.start + at_N
-      hits["document"], hits["position"] = positions_R2[at_N].T
-      statistics.add(hits)
-      hits["key"] = value_N
-      strongest.offer(hits)
-      hits["key"] = best.lottery(
-        hits["row"], self._latents_S[slot_N], self._config.seed
-      )
-      sample.offer(hits)
-      self.rows += batch.rows
-    return strongest, sample, statistics
-
-  def around(
-    self, examples: Sequence[_Example], documents: dict[int, np.ndarray]
-  ) -> dict[tuple[int, int], float]:
-    """(slot, key) -> activation where it fired; (-1, key) -> 0 per row."""
-    source, hook, chunks = self._place
-    if not examples:
-      return {}
-    keys_M = np.unique(
-      np.concatenate([_window(e, documents, self._config) for e in examples])
-    )
-    values = {}
-    for found in scan.wanted(
-      source,
-      hook,
-      chunks,
-      keys_M,
-      batch_rows=self._config.batch_rows,
-      mesh=self._mesh,
-    ):
-      values.update(((-1, int(k)), 0.0) for k in found.keys_N)
-      active = self._active(found.x_BD, len(found.keys_N))
-      for at, slot, value in zip(*active, strict=True):
-        values[int(slot), int(found.keys_N[at])] = float(value)
-    return values
-
-  def _active(
-    self, x_BD: jax.Array, rows: int
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row of the batch, slot, activation) of every followed latent > 0."""
-    values_BK, indices_BK = self._encode(self._dictionary, x_BD)
-    values_RK = np.asarray(values_BK)[:rows].astype(np.float32)
-    slot_RK = self._slot_F[np.asarray(indices_BK)[:rows]]
-    at_N, k_N = np.nonzero((slot_RK >= 0) & (values_RK > 0))
-    return at_N, slot_RK[at_N, k_N], values_RK[at_N, k_N]
 
 
 def _pick(

@@ -15,13 +15,14 @@ import ml_dtypes
 import numpy as np
 
 from sae_jax import errors, store
+from sae_jax.interpret import on_mesh
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
   """Rows `[start, start + rows)` of a store; the rest of `x_BD` is zero."""
 
-  x_BD: jax.Array  # bfloat16, split over `data`
+  x_BD: jax.Array  # bfloat16, split over `sae` and `data`
   start: int
   rows: int
 
@@ -30,7 +31,7 @@ class Batch:
 class Wanted:
   """Rows of a store found by document and position; the rest is zero."""
 
-  x_BD: jax.Array  # bfloat16, split over `data`
+  x_BD: jax.Array  # bfloat16, split over `sae` and `data`
   keys_N: np.ndarray  # see `key`
 
 
@@ -54,7 +55,7 @@ def batches(
     hook: one of its hooks.
     chunks: consecutive read chunks.
     batch_rows: rows per batch, rounded to whole read chunks (at least one).
-    mesh: where the batches go, split over `data`.
+    mesh: where the batches go.
 
   Raises:
     errors.InputError: the range is empty, has gaps, or leaves the store.
@@ -93,7 +94,7 @@ def wanted(
     chunks: consecutive read chunks to look in.
     keys_M: sorted; keys that are no row of these chunks are passed over.
     batch_rows: as for `batches`, with the same batch shape.
-    mesh: where the batches go, split over `data`.
+    mesh: where the batches go.
   """
   _check(source, chunks)
   per_batch, size = _sizes(source, batch_rows, mesh)
@@ -136,7 +137,7 @@ def _sizes(
 ) -> tuple[int, int]:
   """Read chunks per batch; rows of a batch with padding for the mesh."""
   per_batch = max(1, batch_rows // source.read_rows)
-  lanes = mesh.shape["data"]
+  lanes = on_mesh.lanes(mesh)
   return per_batch, -(-per_batch * source.read_rows // lanes) * lanes
 
 
@@ -152,7 +153,8 @@ def _put(
 ) -> jax.Array:
   x_BD = np.zeros((size, parts[0].shape[1]), ml_dtypes.bfloat16)
   np.concatenate(parts, out=x_BD[: sum(map(len, parts))])
-  return jax.device_put(x_BD, jax.NamedSharding(mesh, jax.P("data", None)))
+  sharding = jax.NamedSharding(mesh, jax.P(on_mesh.ROWS, None))
+  return jax.make_array_from_callback(x_BD.shape, sharding, lambda i: x_BD[i])
 
 
 def _check(source: store.Store, chunks: range) -> None:
