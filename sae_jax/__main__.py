@@ -33,7 +33,7 @@ PATH_JOBS = {
 USAGE = "\n".join(
   [
     "usage: sae-jax JOB --config=FILE.py [--config.field=value ...] --out=DIR",
-    "               [--distributed]    one of several processes of a pod or job",
+    "               [--distributed]    one of several processes of a job",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
     "",

@@ -16,7 +16,6 @@ from sae_jax import config as config_lib
 from sae_jax import mesh as mesh_lib
 from sae_jax.interpret import contexts as contexts_lib
 from sae_jax.train import config as train_config
-from sae_jax.train import provenance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
     config=config_lib.to_dict(config),
     inputs={
       "sae": artifacts.hash_file(weights),
-      "store": provenance.identity(source),
+      "store": source.identity,
     },
     may_change=("mesh", "store", "model"),
   ) as output:

@@ -10,7 +10,7 @@ import jax
 from sae_jax import artifacts, store
 from sae_jax import config as config_lib
 from sae_jax.train import config as train_config
-from sae_jax.train import loop, provenance
+from sae_jax.train import loop
 
 Config = train_config.TrainConfig
 
@@ -22,7 +22,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
     out,
     job="train",
     config=config_lib.to_dict(config),
-    inputs={"store": provenance.identity(source)},
+    inputs={"store": source.identity},
     may_change=("store", *train_config.MAY_CHANGE),
     lead=jax.process_index() == 0,
   ) as output:

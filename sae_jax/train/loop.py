@@ -133,7 +133,7 @@ class _Run:
     self._checked(self._late.flush)
     position = self._batches.state()
     self._checkpoints.save(step, state, position)
-    if self._source.manifest.window:
+    if self._source.bounded:
       # Only what a checkpoint on disk no longer needs may be deleted.
       self._checkpoints.wait()
       self._source.release(self._batches.releasable_chunk(position))

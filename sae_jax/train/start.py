@@ -22,8 +22,8 @@ def check(
     raise errors.InputError(
       f"store {source.path} has no rows to train on; harvest more text"
     )
-  window = source.manifest.window
-  if not window:
+  window = source.window
+  if not source.bounded:
     return
   needed = config.steps * config.stream.batch_size
   if needed > source.rows:
@@ -61,7 +61,7 @@ def new_state(
   """The state before the first step, from the store's rows and statistics."""
   count = -(-_SAMPLE_ROWS // source.read_rows)
   ids = np.unique(np.linspace(chunks[0], chunks[-1], count).astype(int))
-  if source.manifest.window:
+  if source.bounded:
     ids = np.arange(chunks[0], chunks[0] + min(count, len(chunks)))
     source.wait_chunks(hook, ids.tolist())
   sample_ND = np.concatenate(source.read_chunks(hook, ids.tolist()))
@@ -82,7 +82,7 @@ def _moments(
   source: store.Store, hook: str, sample_ND: np.ndarray
 ) -> tuple[float, float]:
   """Mean ‖x‖² and Σ_D variance: of the store, or of its first rows."""
-  if not source.manifest.window:
+  if not source.bounded:
     stats = source.stats(hook)
     return stats.mean_square_norm, float(stats.variance_D.sum())
   sample_ND = sample_ND.astype(np.float64)
