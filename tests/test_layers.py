@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "sae_jax"
 # Low to high. Rooms of one layer do not import one another.
 LAYERS = (
   ("errors", "version"),
-  ("config", "artifacts", "mesh"),
+  ("config", "artifacts", "interrupt", "mesh"),
   ("metrics",),
   ("ops",),
   ("sae", "store", "lm"),

@@ -117,24 +117,21 @@ def unseal(data: bytes, place: str) -> dict[str, Any]:
   """
   try:
     value = json.loads(data)
-    if isinstance(value, dict) and "job" in value and "sha256" not in value:
-      raise errors.InputError(
-        f"{place} is that of a {value['job']!r} job, not of an activation store"
-      )
-    digest = value.pop("sha256")
-    intact = digest == artifacts.hash_json(value)
-    # Equal values may be spelt differently: blanks, escapes, 1.0 for 1.00.
-    intact = intact and seal(value) == data
-  except errors.InputError:
-    raise
-  except (ValueError, KeyError, AttributeError, TypeError):
-    intact = False
-  if not intact:
+  except ValueError:
+    value = None
+  if isinstance(value, dict) and "job" in value and "sha256" not in value:
     raise errors.InputError(
-      f"{place} is damaged: its bytes do not match its hash; restore the file,"
-      " or remove the directory and harvest again"
+      f"{place} is that of a {value['job']!r} job, not of an activation store"
     )
-  return value
+  if isinstance(value, dict) and "sha256" in value:
+    digest = value.pop("sha256")
+    # Equal values may be spelt differently: blanks, escapes, 1.0 for 1.00.
+    if digest == artifacts.hash_json(value) and seal(value) == data:
+      return value
+  raise errors.InputError(
+    f"{place} is damaged: its bytes do not match its hash; restore the file, or"
+    " remove the directory and harvest again"
+  )
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:

@@ -70,7 +70,7 @@ class Location:
 
   def names(self, prefix: str) -> list[str]:
     """Sorted names of the files below `prefix` (a directory with its `/`)."""
-    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
     limits = ts.KvStore.KeyRange(prefix, end)
     try:
       found = self._open().list(limits).result()

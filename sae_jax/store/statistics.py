@@ -151,17 +151,25 @@ def pack_moments(by_hook: Sequence[Moments]) -> dict[str, np.ndarray]:
   return packed
 
 
-def unpack_moments(packed: Mapping[str, np.ndarray], hooks: int):
+def unpack_moments(
+  packed: Mapping[str, np.ndarray], hooks: int
+) -> list[Moments]:
   """The list that `pack_moments` packed."""
-  return [
-    Moments(
-      int(packed[f"{i}/rows"]),
-      *packed[f"{i}/sums"],
-      packed[f"{i}/bins"],
-      *map(float, packed[f"{i}/norms"]),
+  found = []
+  for i in range(hooks):
+    sum_D, sum_square_D = packed[f"{i}/sums"]
+    least, most = packed[f"{i}/norms"].tolist()
+    found.append(
+      Moments(
+        int(packed[f"{i}/rows"]),
+        sum_D,
+        sum_square_D,
+        packed[f"{i}/bins"],
+        least,
+        most,
+      )
     )
-    for i in range(hooks)
-  ]
+  return found
 
 
 def to_bytes(by_hook: Mapping[str, Stats]) -> bytes:
@@ -216,5 +224,5 @@ def _pairs(keys: np.ndarray, values: np.ndarray) -> dict:
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
   """An uncompressed npz; numpy dates its members 1980, so bytes repeat."""
   buffer = io.BytesIO()
-  np.savez(buffer, **arrays)
+  np.savez(buffer, allow_pickle=False, **arrays)
   return buffer.getvalue()

@@ -38,11 +38,15 @@ class StoreWriter:
   ):
     self.place = location.Location(path)
     self.manifest = manifest
+    names = layout.array_names(manifest)
+    create = lead and self.place.read(layout.START) is None
+    if create:  # what a harvest left that was killed right here
+      self.place.delete(f"{name}/zarr.json" for name in names)
     self._arrays = {
-      name: layout.open_array(self.place, manifest, name, create=lead)
-      for name in layout.array_names(manifest)
+      name: layout.open_array(self.place, manifest, name, create=create)
+      for name in names
     }
-    if lead and self.place.read(layout.START) is None:
+    if create:
       self.place.write(layout.START, layout.manifest_bytes(manifest))
 
   @classmethod
@@ -89,7 +93,8 @@ class StoreWriter:
     Args:
       before: the lane's record before this chunk.
       chunk: the write chunk.
-      x: hook -> x_RD bfloat16, in text order; R <= write_rows.
+      x: hook -> x_RD bfloat16, in text order; R <= write_rows. May be empty
+        if R = 0.
       rows_R2: (document, position) of every row.
       tokens: (lane's batch, tokens_BT int32 with -1 where there is none) of
         the batches first touched in this chunk, ascending.
@@ -107,13 +112,12 @@ class StoreWriter:
     try:
       if start < stop:
         futures.append(self._arrays[layout.ROWS][start:stop].write(rows_R2))
-      for hook in self.manifest.hooks:
-        # As integers: numpy moves bfloat16 with the GIL held.
-        x_RD = x[hook].view(np.uint16)[order_R].view(ml_dtypes.bfloat16)
-        if start < stop:
+        for hook in self.manifest.hooks:
+          # As integers: numpy moves bfloat16 with the GIL held.
+          x_RD = x[hook].view(np.uint16)[order_R].view(ml_dtypes.bfloat16)
           array = self._arrays[layout.activations(hook)]
           futures.append(array[start:stop].write(x_RD))
-        moments.append(statistics.moments(x_RD))
+          moments.append(statistics.moments(x_RD))
       self._write_tokens(chunk % self.manifest.lanes, tokens)
       for future in futures:
         future.result()
@@ -137,9 +141,9 @@ class StoreWriter:
       },
       rows_hash=records.chain(before.rows_hash, rows_R2),
       tokens_hash=tokens_hash,
-      moments=tuple(
-        a + b for a, b in zip(before.moments, moments, strict=True)
-      ),
+      moments=tuple(a + b for a, b in zip(before.moments, moments, strict=True))
+      if len(rows_R2)
+      else before.moments,
     )
     records.write(self.place, record)
     return record

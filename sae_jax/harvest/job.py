@@ -1,0 +1,310 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a harvest to its end, however often it is started.
+
+All state is in the store's directory: processes meet only there, and a harvest
+that was killed goes on from its records to the same bytes.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from sae_jax import artifacts, errors, interrupt, metrics, store, version
+from sae_jax import config as config_lib
+from sae_jax.harvest import config as harvest_config
+from sae_jax.harvest import lanes as lanes_lib
+from sae_jax.harvest import rows as rows_lib
+from sae_jax.harvest import source as source_lib
+from sae_jax.store import draining, layout, location, writer
+
+_CONFIRM = "restore the old value to go on, or choose another --out"
+
+
+def harvest(
+  config: harvest_config.HarvestConfig, out: str | os.PathLike[str]
+) -> store.Manifest:
+  """Writes the store `out`, resumes it, or finds it finished.
+
+  In a multi-process run every process calls this; they share the lanes.
+
+  Raises:
+    errors.InputError: a wrong config or input, or `out` holds something else.
+    errors.Interrupted: SIGTERM or SIGINT; the same call goes on.
+    OSError: the disk is full; the same call goes on.
+  """
+  return run(
+    config,
+    source_lib.open_source(config),
+    out,
+    process=jax.process_index(),
+    processes=jax.process_count(),
+  )
+
+
+def run(
+  config: harvest_config.HarvestConfig,
+  source: source_lib.Source,
+  out: str | os.PathLike[str],
+  *,
+  process: int = 0,
+  processes: int = 1,
+  stall_seconds: float = draining.STALL_SECONDS,
+) -> store.Manifest:
+  """`harvest` of an open source; process 0 creates and finishes the store."""
+  if processes > config.lanes:
+    raise errors.InputError(
+      f"lanes={config.lanes}, but there are {processes} processes: set lanes to"
+      " the number of processes or a multiple of it"
+    )
+  place = location.Location(out)
+  lead = process == 0
+  with _lock(place) if lead else contextlib.nullcontext():
+    finished = _finished(place)
+    if finished is not None:
+      _check_same(place, finished, config, source)
+      if lead:
+        writer.clean(place)
+      return finished
+    with draining.Heartbeat(place, process), interrupt.catch() as stop:
+
+      def check():
+        if stop.requested:
+          raise errors.Interrupted(
+            f"{stop.requested}: {place.path} is unfinished; run the same"
+            " command again to go on where it stopped"
+          )
+
+      out_writer = _open_writer(config, source, place, lead, stall_seconds)
+      manifest = out_writer.manifest
+      mine = [n for n in range(config.lanes) if n % processes == process]
+      with _progress(manifest, mine, show=lead) as progress:
+        lanes_lib.run(
+          out_writer,
+          mine,
+          source.activations,
+          source.open_batches,
+          _filters(config, source, manifest.filters["largest_norms"]),
+          check=check,
+          progress=progress,
+        )
+      if not lead:
+        return _wait_finished(place, check, stall_seconds)
+      if processes > 1:
+        _wait_lanes(out_writer, check, stall_seconds)
+    finished = out_writer.finish()
+  if finished.rows < config.rows:
+    print(
+      f"{place.path}: the text ended after {finished.rows:,} of the"
+      f" {config.rows:,} rows asked for",
+      file=sys.stderr,
+    )
+  return finished
+
+
+def _open_writer(
+  config: harvest_config.HarvestConfig,
+  source: source_lib.Source,
+  place: location.Location,
+  lead: bool,
+  stall_seconds: float,
+) -> store.StoreWriter:
+  """Goes on with the store, or lets the lead begin it."""
+  if not lead:
+    draining.until(
+      lambda: place.read(layout.START) is not None,
+      place,
+      "process 0 to begin the store",
+      stall_seconds=stall_seconds,
+    )
+  found = store.StoreWriter.resume(place.path, lead=lead)
+  if found is not None:
+    _check_same(place, found.manifest, config, source)
+    return found
+  strange = [n for n in place.names("") if not n.startswith(("progress/", "."))]
+  if strange and not all(name.endswith("/zarr.json") for name in strange):
+    raise errors.InputError(
+      f"--out={place.path} holds {strange[0]!r} but no unfinished store; choose"
+      " an empty or new directory"
+    )
+  return store.StoreWriter(place.path, _begin(config, source))
+
+
+def _begin(
+  config: harvest_config.HarvestConfig, source: source_lib.Source
+) -> store.Manifest:
+  """The manifest that a harvest starts with; runs a batch for its sizes."""
+  special = source.special if config.drop_special else {}
+  batches = source.open_batches(0, 0)
+  look = rows_lib.first_look(source.activations, batches, special)
+  if not look.widths:
+    raise errors.InputError(
+      f"{source.provenance.text_source}: every token is dropped (they are"
+      " all special tokens, or not finite); give other text, or set"
+      " drop_special=False"
+    )
+  multiple = config.outlier_norm_multiple
+  batch_tokens = config.batch_size * config.text.context_length
+  return store.Manifest(
+    hooks=look.widths,
+    rows=config.rows,
+    requested_rows=config.rows,
+    read_rows=config.read_rows,
+    write_rows=config.write_rows,
+    context_length=config.text.context_length,
+    batch_size=config.batch_size,
+    # About one chunk of tokens for one of activations.
+    group_batches=max(1, config.write_rows // batch_tokens),
+    lanes=config.lanes,
+    window=config.window,
+    seed=config.seed,
+    filters={
+      "drop_special": config.drop_special,
+      "largest_norms": {
+        hook: norm * multiple for hook, norm in look.median_norms.items()
+      }
+      if multiple
+      else {},
+    },
+    config=_config_dict(config),
+    code_version=version.__version__,
+    model=source.provenance.model,
+    weights_hash=source.provenance.weights_hash,
+    tokenizer_hash=source.provenance.tokenizer_hash,
+    prepends_bos=source.provenance.prepends_bos,
+    chat_template=source.provenance.chat_template,
+    text_source=source.provenance.text_source,
+    text_fingerprint=source.provenance.text_fingerprint,
+  )
+
+
+def _filters(
+  config: harvest_config.HarvestConfig,
+  source: source_lib.Source,
+  largest_norms: dict[str, float],
+) -> rows_lib.Filters:
+  return rows_lib.Filters(
+    special=source.special if config.drop_special else {},
+    largest_norms=largest_norms,
+  )
+
+
+def _config_dict(config: harvest_config.HarvestConfig) -> dict[str, Any]:
+  """The fields that the bytes depend on."""
+  value = config_lib.to_dict(config)
+  del value["mesh"]
+  return value
+
+
+def _check_same(
+  place: location.Location,
+  found: store.Manifest,
+  config: harvest_config.HarvestConfig,
+  source: source_lib.Source,
+) -> None:
+  """Refuses to go on with other settings, another model or another text."""
+  now = _config_dict(config)
+  for name, before, value in artifacts.differences(found.config, now):
+    raise errors.InputError(
+      f"--out={place.path} was harvested with {name} = {before!r}, now it is"
+      f" {value!r}; {_CONFIRM}"
+    )
+  for name, value in dataclasses.asdict(source.provenance).items():
+    before = getattr(found, name)
+    if before != value:
+      raise errors.InputError(
+        f"--out={place.path} was harvested with {name} = {before!r}, now it is"
+        f" {value!r}: the model or the text has changed; {_CONFIRM}"
+      )
+
+
+def _finished(place: location.Location) -> store.Manifest | None:
+  data = place.read(layout.MANIFEST)
+  if data is None:
+    return None
+  return layout.parse_manifest(data, f"{place.path}/{layout.MANIFEST}")
+
+
+def _wait_finished(
+  place: location.Location, check: Any, stall_seconds: float
+) -> store.Manifest:
+  def ready() -> bool:
+    check()
+    return _finished(place) is not None
+
+  draining.until(
+    ready, place, "process 0 to finish the store", stall_seconds=stall_seconds
+  )
+  found = _finished(place)
+  assert found is not None
+  return found
+
+
+def _wait_lanes(
+  out: store.StoreWriter, check: Any, stall_seconds: float
+) -> None:
+  """Waits until the other processes' lanes have ended."""
+  manifest = out.manifest
+
+  def ended(lane: int) -> bool:
+    check()
+    last = out.lane(lane)
+    following = last.chunk + manifest.lanes if last.chunk >= 0 else lane
+    return last.exhausted or following >= manifest.write_chunks
+
+  for lane in range(manifest.lanes):
+    draining.until(
+      lambda lane=lane: ended(lane),
+      out.place,
+      f"lane {lane} to end",
+      stall_seconds=stall_seconds,
+    )
+
+
+@contextlib.contextmanager
+def _lock(place: location.Location) -> Iterator[None]:
+  """One lead at a time; an object store cannot tell."""
+  if place.directory is None:
+    yield
+    return
+  try:
+    place.directory.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.InputError(
+      f"--out={place.path}: cannot make this directory ({error.strerror});"
+      " choose another"
+    ) from error
+  with artifacts.lock(place.directory):
+    yield
+    if place.read(layout.MANIFEST) is not None:
+      (place.directory / ".lock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _progress(manifest: store.Manifest, mine: list[int], *, show: bool):
+  """Yields a function that takes the rows of these lanes that are durable."""
+  chunks = range(manifest.write_chunks)
+  total = sum(
+    min(manifest.write_rows, manifest.rows - c * manifest.write_rows)
+    for c in chunks
+    if c % manifest.lanes in mine
+  )
+  bar: metrics.Progress | None = None
+
+  def update(rows: int) -> None:
+    nonlocal bar
+    if bar is None:
+      bar = metrics.Progress(total, "rows", initial=rows, show=show)
+    else:
+      bar.update(rows)
+
+  try:
+    yield update
+  finally:
+    if bar is not None:
+      bar.close()

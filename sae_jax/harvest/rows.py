@@ -1,0 +1,152 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A batch of activations to the rows that are kept, in text order."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sae_jax.store import statistics
+
+# tokens_BT, mask_BT -> {hook: x_BTD}; the arrays may still be computing.
+Activations = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filters:
+  """Which tokens are no rows.
+
+  Attributes:
+    special: token id -> reason; empty: all ids are kept.
+    largest_norms: hook -> norm above which a row is an outlier.
+  """
+
+  special: dict[int, str]
+  largest_norms: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """The rows of one batch.
+
+  Attributes:
+    batch: the lane's number of the batch.
+    tokens_BT: int32 as fed, -1 where nothing was.
+    rows_R2: int32 (context in the batch, position).
+    x: hook -> x_RD bfloat16.
+    dropped: reason -> tokens left out.
+  """
+
+  batch: int
+  tokens_BT: np.ndarray
+  rows_R2: np.ndarray
+  x: dict[str, np.ndarray]
+  dropped: dict[str, int]
+
+
+def kept(
+  activations: Activations,
+  batches: Batches,
+  filters: Filters,
+  first_batch: int = 0,
+) -> Iterator[Kept]:
+  """Runs one batch ahead, so that the device works while the host filters."""
+  ahead = None
+  for batch, (tokens_BT, mask_BT) in enumerate(batches, first_batch):
+    running = batch, tokens_BT, mask_BT, activations(tokens_BT, mask_BT)
+    if ahead is not None:
+      yield _select(filters, *ahead)
+    ahead = running
+  if ahead is not None:
+    yield _select(filters, *ahead)
+
+
+def special_reasons(
+  bos: int | None, eos: int | None, pad: int | None, special: Iterable[int]
+) -> dict[int, str]:
+  """token id -> why it is left out; an id with several roles has the first."""
+  reasons = dict.fromkeys(special, "special")
+  for token, reason in ((pad, "pad"), (eos, "eos"), (bos, "bos")):
+    if token is not None:
+      reasons[token] = reason
+  return reasons
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstLook:
+  """Sizes of the first batch that has a row; empty if none has."""
+
+  widths: dict[str, int]  # hook -> D
+  median_norms: dict[str, float]
+
+
+def first_look(
+  activations: Activations, batches: Batches, special: Mapping[int, str]
+) -> FirstLook:
+  filters = Filters(special=dict(special), largest_norms={})
+  for one in kept(activations, batches, filters):
+    if len(one.rows_R2):
+      return FirstLook(
+        {hook: x_RD.shape[1] for hook, x_RD in one.x.items()},
+        {
+          hook: float(np.median(statistics.norms(x_RD)))
+          for hook, x_RD in one.x.items()
+        },
+      )
+  return FirstLook({}, {})
+
+
+def _select(
+  filters: Filters,
+  batch: int,
+  tokens_BT: np.ndarray,
+  mask_BT: np.ndarray,
+  activations: Mapping[str, Any],
+) -> Kept:
+  dropped: dict[str, int] = {}
+  keep_N = mask_BT.reshape(-1).copy()
+  tokens_N = tokens_BT.reshape(-1)
+  for token, reason in filters.special.items():
+    hit_N = keep_N & (tokens_N == token)
+    if hit_N.any():
+      dropped[reason] = dropped.get(reason, 0) + int(hit_N.sum())
+      keep_N &= ~hit_N
+  at_R = np.flatnonzero(keep_N)
+  x = {hook: _take(x_BTD, at_R) for hook, x_BTD in activations.items()}
+  good_R = np.ones(len(at_R), bool)
+  outlier_R = np.zeros(len(at_R), bool)
+  for hook, x_RD in x.items():
+    norm_R = statistics.norms(x_RD)
+    good_R &= np.isfinite(norm_R)
+    if hook in filters.largest_norms:
+      outlier_R |= norm_R > filters.largest_norms[hook]
+  for reason, bad_R in (
+    ("non_finite", ~good_R),
+    ("outlier_norm", good_R & outlier_R),
+  ):
+    if bad_R.any():
+      dropped[reason] = int(bad_R.sum())
+  good_R &= ~outlier_R
+  if not good_R.all():
+    at_R = at_R[good_R]
+    x = {hook: _take(x_RD, good_R) for hook, x_RD in x.items()}
+  width = tokens_BT.shape[1]
+  return Kept(
+    batch,
+    np.where(mask_BT, tokens_BT, -1).astype(np.int32),
+    np.stack([at_R // width, at_R % width], axis=1).astype(np.int32),
+    x,
+    dropped,
+  )
+
+
+def _take(x: Any, at: np.ndarray) -> np.ndarray:
+  """Rows of [..., D] as bf16; moved as integers, which releases the GIL."""
+  host = np.asarray(x)
+  host = host.astype(ml_dtypes.bfloat16, copy=False)
+  flat = host.reshape(-1, host.shape[-1]).view(np.uint16)
+  return flat[at].view(ml_dtypes.bfloat16)

@@ -1,0 +1,109 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A harvest without a language model, in this process or as one of its own.
+
+`python fake_harvest.py OUT JSON`: JSON has fields of `config` and, as "how",
+arguments of `source` and of `job.run`.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import ml_dtypes
+import numpy as np
+
+from sae_jax import harvest, store
+from sae_jax.harvest import job
+from sae_jax.harvest import source as source_lib
+from sae_jax.lm import text
+
+HOOKS = {"blocks.0.hook_resid_post": 8, "blocks.1.hook_mlp_out": 4}
+CONTEXT, BATCH = 12, 3
+BOS, EOS, PAD = 1, 2, 0
+PATH = pathlib.Path(__file__)
+
+
+def config(**fields):
+  return harvest.HarvestConfig(
+    **{
+      "model": "fake",
+      "hooks": tuple(HOOKS),
+      "text": text.TextConfig(path="fake.txt", context_length=CONTEXT),
+      "rows": 500,
+      "batch_size": BATCH,
+      "read_rows": 8,
+      "write_rows": 64,
+      **fields,
+    }
+  )
+
+
+def activations(tokens_BT, mask_BT):
+  """A fixed function of token and position; token 9 at 0 is an outlier."""
+  del mask_BT
+  position = np.arange(tokens_BT.shape[1])
+  found = {}
+  for n, (hook, width) in enumerate(HOOKS.items()):
+    phase = tokens_BT * 13.0 + position + 100 * n
+    x_BTD = np.sin(phase[..., None] * (1 + np.arange(width)))
+    x_BTD[(tokens_BT == 9) & (position == 1)] *= 1000
+    found[hook] = x_BTD.astype(ml_dtypes.bfloat16)
+  return found
+
+
+def batch(seed, lane, number):
+  rng = np.random.default_rng([seed, lane, number])
+  tokens_BT = rng.integers(3, 40, (BATCH, CONTEXT)).astype(np.int32)
+  tokens_BT[:, 0] = BOS
+  mask_BT = np.arange(CONTEXT) < rng.integers(1, CONTEXT + 1, (BATCH, 1))
+  tokens_BT[~mask_BT] = PAD
+  return tokens_BT, mask_BT
+
+
+def source(*, batches=10**6, delay=0.0, seed=5, lanes=1, **provenance):
+  """`batches` in all, dealt to the lanes in turn."""
+
+  def open_batches(lane, first):
+    for number in range(first, -(-(batches - lane) // lanes)):
+      yield batch(seed, lane, number)
+
+  def slow(tokens_BT, mask_BT):
+    time.sleep(delay)
+    return activations(tokens_BT, mask_BT)
+
+  return source_lib.Source(
+    activations=slow,
+    open_batches=open_batches,
+    special={BOS: "bos", EOS: "eos", PAD: "pad"},
+    provenance=source_lib.Provenance(
+      **{
+        "model": "fake",
+        "weights_hash": "w",
+        "tokenizer_hash": "t",
+        "prepends_bos": True,
+        "chat_template": False,
+        "text_source": "fake.txt",
+        "text_fingerprint": "f",
+        **provenance,
+      }
+    ),
+  )
+
+
+def run(out, how=None, **fields):
+  how = dict(how or {})
+  runs = {
+    name: how.pop(name)
+    for name in ("process", "processes", "stall_seconds")
+    if name in how
+  }
+  settings = config(**fields)
+  given = source(**{"lanes": settings.lanes} | how)
+  job.run(settings, given, out, **runs)
+  return store.open_store(out)
+
+
+if __name__ == "__main__":
+  run(sys.argv[1], **json.loads(sys.argv[2]))
