@@ -13,40 +13,9 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from counting import CountingStore, config, row_numbers, take
 
 from sae_jax import errors, mesh, stream
-
-
-class CountingStore:
-  """Rows that carry their number: exact in bf16 as (row % 256, row // 256)."""
-
-  def __init__(self, rows, read_rows=4):
-    self.rows, self.read_rows, self.write_rows = rows, read_rows, 2 * read_rows
-    self.num_chunks = -(-rows // read_rows)
-    self.bounded, self.identity, self.path = False, "abc", "/s"
-    self.chunks_read = []
-
-  def hook(self, name):
-    return name
-
-  def read_chunks(self, hook, chunk_ids):
-    self.chunks_read += chunk_ids
-    return [self.chunk(chunk) for chunk in chunk_ids]
-
-  def chunk(self, chunk):
-    start = chunk * self.read_rows
-    row_R = np.arange(start, min(start + self.read_rows, self.rows))
-    columns = np.stack([row_R % 256, row_R // 256], axis=1)
-    return columns.astype(ml_dtypes.bfloat16)
-
-
-def row_numbers(x_BD):
-  x_BD = np.asarray(x_BD).astype(np.int64)
-  return x_BD[:, 0] + 256 * x_BD[:, 1]
-
-
-def take(batches, n):
-  return np.stack([row_numbers(next(batches)) for _ in range(n)])
 
 
 @pytest.fixture
@@ -62,12 +31,6 @@ def open_stream():
   yield open_
   for each in opened:
     each.close()
-
-
-def config(batch_size=8, mix_chunks=5, lanes=1, seed=0):
-  return stream.StreamConfig(
-    batch_size=batch_size, mix_chunks=mix_chunks, lanes=lanes, seed=seed
-  )
 
 
 @pytest.mark.parametrize("rows", [96, 101])
@@ -330,13 +293,16 @@ def test_taking_a_batch_transfers_nothing_in_the_training_thread(open_stream):
 def test_it_works_in_a_program_that_parses_no_absl_flags():
   """grain reads absl flags; an unparsed one must not stop a user's script."""
   program = """
-import sys, types
+import sys
 sys.path.insert(0, sys.argv[1])
 from absl import flags
+import counting
 from sae_jax import mesh, stream
-import test_batches as t
-s = stream.open_stream(t.CountingStore(96), "h", t.config(), mesh=mesh.single())
-t.take(s, 12)
+s = stream.open_stream(
+  counting.CountingStore(96), "h", counting.config(), mesh=mesh.single()
+)
+counting.take(s, 12)
+s.close()
 assert not flags.FLAGS.is_parsed()
 """
   subprocess.run(

@@ -41,13 +41,14 @@ def test_a_position_is_where_walking_gets_to(lanes, rows, mix):
     assert located == walked
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
-@pytest.mark.parametrize("rows", [16, 47, 48, 49, 96, 100])
+# `open_stream` trims a last block with fewer chunks than lanes.
+@pytest.mark.parametrize(
+  ("rows", "lanes"),
+  [(r, v) for r in (16, 47, 48, 96) for v in (1, 2, 4)]
+  + [(49, 1), (55, 2), (63, 4), (100, 1)],
+)
 def test_a_position_in_a_bounded_store_is_where_walking_gets_to(lanes, rows):
   plan = make_plan(rows, lanes, mix=2, block=4)
-  chunks = plan.chunks
-  if 0 < len(chunks) % 4 < lanes:
-    pytest.skip("open_stream trims such a tail")
   for lane in range(lanes):
     walked = list(walk(plan, lane, plan.rounds))
     located = [plan.locate(lane, n) for n in range(len(walked))]
