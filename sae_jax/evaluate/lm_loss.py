@@ -108,7 +108,7 @@ def _batches(
   contexts: Sequence[heldout.Context], size: int, lanes: int
 ) -> Iterator[tuple[np.ndarray, _Batch]]:
   """Contexts of similar length together; short batches are padded."""
-  size = -(-size // lanes) * lanes
+  size = -(-min(size, len(contexts)) // lanes) * lanes
   order = np.argsort([len(c.tokens_T) for c in contexts], kind="stable")
   longest = len(contexts[order[-1]].tokens_T)
   for start in range(0, len(order), size):
