@@ -178,8 +178,9 @@ def _wait_for_room(
   """Deletes what was released until `chunk` is within the window."""
   manifest, place = writer.manifest, writer.place
   while True:
-    draining.delete_released(place, manifest, lane)
-    if chunk < draining.released(place) + manifest.window:
+    first = draining.released(place)
+    draining.delete_released(place, manifest, lane, first)
+    if chunk < first + manifest.window:
       return
     check()
     time.sleep(_POLL_SECONDS)

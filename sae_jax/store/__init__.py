@@ -9,4 +9,5 @@ from sae_jax.store.reader import Store as Store
 from sae_jax.store.reader import open_store as open_store
 from sae_jax.store.reader import paired as paired
 from sae_jax.store.statistics import Stats as Stats
+from sae_jax.store.verify import Finding as Finding
 from sae_jax.store.writer import StoreWriter as StoreWriter

@@ -39,30 +39,38 @@ def release(place: location.Location, first_chunk: int) -> None:
 
 
 def delete_released(
-  place: location.Location, manifest: layout.Manifest, lane: int
-) -> None:
-  """Deletes what a lane wrote and the reader has released.
+  place: location.Location, manifest: layout.Manifest, lane: int, first: int
+) -> int:
+  """Deletes what a lane wrote in write chunks before `first`.
 
   The lane's last record stays: the lane goes on from it.
+
+  Returns:
+    The lane's first batch whose tokens are still there.
   """
-  first = released(place)
   mine = [c for c in records.recorded(place) if c % manifest.lanes == lane]
+  kept_group = 0
   for chunk in [c for c in mine if c < first]:
     record = records.read(place, chunk, len(manifest.hooks))
     if record is None:
       continue
     arrays = [*map(layout.activations, manifest.hooks), layout.ROWS]
     place.delete(layout.chunk_file(array, chunk) for array in arrays)
-    groups = range(
-      record.first_batch // manifest.group_batches,
-      record.next_batch // manifest.group_batches,
-    )
+    kept_group = record.next_batch // manifest.group_batches
     place.delete(
       layout.chunk_file(layout.TOKENS, group * manifest.lanes + lane)
-      for group in groups
+      for group in range(
+        record.first_batch // manifest.group_batches, kept_group
+      )
     )
     if chunk != mine[-1]:
       place.delete([layout.record_file(chunk)])
+  left = [c for c in mine if c >= first]
+  if left:
+    record = records.read(place, left[0], len(manifest.hooks))
+    if record is not None:
+      kept_group = record.first_batch // manifest.group_batches
+  return kept_group * manifest.group_batches
 
 
 class Heartbeat:

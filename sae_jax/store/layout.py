@@ -62,7 +62,8 @@ class Manifest:
   code_version: str
   requested_rows: int
   lane_batches: tuple[int, ...] = ()  # batches that each lane took
-  first_chunk: int = 0  # write chunks below were released
+  first_chunk: int = 0  # write chunks below were released …
+  lane_first_batches: tuple[int, ...] = ()  # … and tokens before these
   dropped: dict[str, int] = dataclasses.field(default_factory=dict)
   pairing_hash: str = ""
   files: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -152,7 +153,9 @@ def parse_manifest(data: bytes, place: str) -> Manifest:
       " use the version of sae_jax that wrote it"
       f" ({value.get('code_version')}), or harvest again"
     )
-  return Manifest(**value | {"lane_batches": tuple(value["lane_batches"])})
+  for key in ("lane_batches", "lane_first_batches"):
+    value[key] = tuple(value[key])
+  return Manifest(**value)
 
 
 def digest(data: bytes) -> str:

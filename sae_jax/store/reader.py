@@ -114,7 +114,7 @@ class Store:
 
   def read(self, hook: str, start: int, stop: int) -> np.ndarray:
     """Rows x_ND bfloat16 of `start <= row < stop`."""
-    return self._read(layout.activations(self.hook(hook)), [(start, stop)])[0]
+    return self.read_array(layout.activations(self.hook(hook)), start, stop)
 
   def read_chunks(self, hook: str, chunks: Sequence[int]) -> list[np.ndarray]:
     """The read chunks x_ND bfloat16 in the order given, read concurrently."""
@@ -124,12 +124,16 @@ class Store:
 
   def positions(self, start: int, stop: int) -> np.ndarray:
     """int32 [n, 2]: the (document, position) of each row."""
-    return self._read(layout.ROWS, [(start, stop)])[0]
+    return self.read_array(layout.ROWS, start, stop)
 
   def document(self, document: int) -> np.ndarray:
     """int32 [T']: the token sequence, as it was fed to the model."""
-    tokens_T = self._read(layout.TOKENS, [(document, document + 1)])[0][0]
+    tokens_T = self.read_array(layout.TOKENS, document, document + 1)[0]
     return tokens_T[tokens_T >= 0]
+
+  def read_array(self, name: str, start: int, stop: int) -> np.ndarray:
+    """A span of the array of that name (see `layout`)."""
+    return self._read(name, [(start, stop)])[0]
 
   def context(self, row: int, before: int = 20, after: int = 10) -> Context:
     """The row's token with up to `before` and `after` tokens around it."""

@@ -125,6 +125,11 @@ def finish(total: Moments, dropped: Mapping[str, int]) -> Stats:
   )
 
 
+def equal(a: Stats, b: Stats) -> bool:
+  """Whether two are the same to the bit (the order of sums is fixed)."""
+  return to_bytes({"": a}) == to_bytes({"": b})
+
+
 def _quantiles(total: Moments) -> dict[float, float]:
   """Log-linear inside a bin; the extremes are the measured ones."""
   below = np.concatenate([[0], np.cumsum(total.bins)])

@@ -157,20 +157,28 @@ class StoreWriter:
     Raises:
       errors.InputError: there are no rows.
     """
-    kept, rows, first = self._kept()
+    lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
+    first = draining.released(self.place)
+    first_batches = tuple(
+      draining.delete_released(self.place, self.manifest, lane, first)
+      for lane in range(lanes)
+    )
+    kept, rows = self._kept(first)
     if not rows:
       raise errors.InputError(
         f"{self.place.path}: no rows to store: the text gave no token that the"
         " filters keep; give more text, or relax the filters"
       )
-    lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
     manifest = dataclasses.replace(
       self.manifest,
       rows=rows,
       lane_batches=tuple(r.batches for r in kept),
       first_chunk=first,
+      lane_first_batches=first_batches,
       dropped=_dropped(kept),
-      pairing_hash=records.pairing_hash(kept),
+      pairing_hash=records.pairing_hash(
+        [r.rows_hash for r in kept], [r.tokens_hash for r in kept]
+      ),
     )
     surplus = range(manifest.write_chunks, -(-self.manifest.rows // write_rows))
     self._shrink(manifest, surplus)
@@ -193,12 +201,11 @@ class StoreWriter:
     clean(self.place)
     return manifest
 
-  def _kept(self) -> tuple[list[records.Record], int, int]:
-    """Each lane's last kept record, the rows kept, and the first chunk."""
+  def _kept(self, first: int) -> tuple[list[records.Record], int]:
+    """Each lane's last kept record, and the rows up to the last kept one."""
     lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
     hooks = list(self.manifest.hooks.values())
     recorded = records.recorded(self.place)
-    first = draining.released(self.place)
     # A released chunk was whole; of the last one the record is still there.
     chunk = first - (first - 1 in recorded)
     rows, count = chunk * write_rows, write_rows
@@ -212,7 +219,7 @@ class StoreWriter:
       mine = [c for c in recorded if c % lanes == lane and c < chunk]
       last = records.read(self.place, mine[-1], len(hooks)) if mine else None
       kept.append(last or records.start(hooks))
-    return kept, rows, first
+    return kept, rows
 
   def _shrink(self, manifest: layout.Manifest, surplus: range) -> None:
     for name in layout.array_names(manifest):
