@@ -13,10 +13,18 @@ from typing import Any
 
 import jax
 
-from sae_jax import checkpoint, errors, formats, metrics, store, stream
+from sae_jax import (
+  checkpoint,
+  errors,
+  formats,
+  interrupt,
+  metrics,
+  store,
+  stream,
+)
 from sae_jax import mesh as mesh_lib
 from sae_jax.train import config as config_lib
-from sae_jax.train import held_out, interrupt, optimizer, provenance, start
+from sae_jax.train import held_out, optimizer, provenance, start
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
