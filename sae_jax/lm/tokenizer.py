@@ -226,7 +226,7 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
   else:
     try:
       fast = transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
       raise errors.InputError(
         f"{source}: no tokenizer could be loaded ({_first_line(error)}). Give a"
         " Hugging Face model directory with tokenizer.json, a hub id, or a"
