@@ -121,3 +121,19 @@ def test_an_ordinary_store_has_nothing_to_release():
   take(batches, 5)
   assert batches.releasable_chunk(batches.state()) == 0
   batches.close()
+
+
+def test_a_harvest_that_ends_early_does_not_change_the_order():
+  store = WindowStore(96)
+  batches = open_stream(store, config(4))
+  expected = take(batches, 8)
+  batches.close()
+  batches = open_stream(store, config(4))
+  take(batches, 3)
+  state = batches.state()
+  batches.close()
+  ended = WindowStore(91)  # what a finished store's manifest then says
+  ended.manifest.requested_rows = 96
+  resumed = open_stream(ended, config(4), start_state=state)
+  assert (take(resumed, 5) == expected[3:]).all()
+  resumed.close()
