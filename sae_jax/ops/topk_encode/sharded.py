@@ -23,6 +23,7 @@ def winners(values_BK: jax.Array, k: int, axis_name: str | None) -> jax.Array:
     return jnp.full(values_BK.shape[:1], min(k, values_BK.shape[1]), jnp.int32)
   per_shard = values_BK.shape[1]
   all_BC = lax.all_gather(values_BK, axis_name, axis=1, tiled=True)
-  _, place_BK = lax.top_k(all_BC, k)
+  # With fewer candidates than k in all, every one wins.
+  _, place_BK = lax.top_k(all_BC, min(k, all_BC.shape[1]))
   mine_BK = place_BK // per_shard == lax.axis_index(axis_name)
   return jnp.sum(mine_BK, axis=1, dtype=jnp.int32)
