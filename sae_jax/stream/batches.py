@@ -79,12 +79,12 @@ class Stream:
     self._per_write = per_write  # read chunks in a write chunk
     self._identity = identity
     self._batches = batches
-    self._iterator = iterator
+    self._pipeline = [iterator]  # emptied by close
     self._sound = True
     self._stall_ms = 0.0
-    # Runs at the latest before the interpreter ends: a daemon thread inside
-    # XLA at that moment would abort the process.
-    self._finalizer = weakref.finalize(self, _close, iterator, stop)
+    # Runs at the latest when the interpreter begins to end: a daemon thread
+    # inside XLA would abort it, and grain's own __del__ fails later on.
+    self._finalizer = weakref.finalize(self, _close, self._pipeline, stop)
 
   def __iter__(self) -> "Stream":
     return self
@@ -97,14 +97,14 @@ class Stream:
       RuntimeError: the stream is closed, or an earlier call has failed.
       Exception: whatever the reader raised, unchanged.
     """
-    if not (self._sound and self._finalizer.alive):
+    if not (self._sound and self._pipeline):
       raise RuntimeError(
         "this stream is closed or has failed; open one from its last state"
       )
     # grain would go on behind a draw that failed, and so skip its rows.
     self._sound = False
     start = time.perf_counter()
-    x_BD = next(self._iterator, None)
+    x_BD = next(self._pipeline[0], None)
     self._stall_ms = (time.perf_counter() - start) * 1e3
     self._sound = True
     if x_BD is None:
@@ -134,9 +134,12 @@ class Stream:
     self._finalizer()
 
 
-def _close(iterator: grain.DatasetIterator, stop: threading.Event) -> None:
+def _close(
+  pipeline: list[grain.DatasetIterator], stop: threading.Event
+) -> None:
   stop.set()
-  iterator.close()
+  while pipeline:
+    pipeline.pop().close()
 
 
 def open_stream(

@@ -23,7 +23,7 @@ class StreamConfig:
   """How rows are mixed; all four are part of the data order."""
 
   batch_size: int  # rows of a global batch
-  # Read chunks that are permuted together, a draw. A process holds about four
+  # Read chunks that are permuted together, a draw. A process holds up to five
   # draws per lane in memory: more mixes better and costs memory.
   mix_chunks: int = 64
   # Equal parts of a batch, each with its own share of the chunks. Processes
