@@ -19,13 +19,12 @@ class _Panel:
 
 
 _FROM_ZERO = {"rangemode": "tozero"}
-_LOG = {"type": "log", "dtick": "D2", "minor": {"showgrid": False}}
 _PANELS = (
   _Panel(
     metric="train/fvu",
     title="FVU",
-    caption="share of the variance not explained, log scale",
-    axis=_LOG,
+    caption="variance not explained, log scale",
+    axis=plots.log_axis(),
   ),
   _Panel(
     metric="train/l0",
@@ -36,13 +35,13 @@ _PANELS = (
   _Panel(
     metric="train/dead_frac",
     title="Dead latents",
-    caption="share that has not fired for the dead-after window",
+    caption="share that has not fired for long",
     axis={**_FROM_ZERO, "tickformat": ".1~%"},
   ),
   _Panel(
     metric="train/auxk",
     title="AuxK",
-    caption="share of the residual that dead latents leave unexplained",
+    caption="loss on the residual, unweighted",
     axis=_FROM_ZERO,
   ),
   _Panel(
@@ -59,6 +58,7 @@ _PANELS = (
   ),
 )
 _KNOWN = {panel.metric for panel in _PANELS}
+_HELD_OUT = {name.replace("train/", "eval/") for name in _KNOWN}
 
 
 def section(entries: Sequence[Entry]) -> page.Section:
@@ -82,7 +82,7 @@ def section(entries: Sequence[Entry]) -> page.Section:
   main = [_figure(panel, runs) for panel in _PANELS if panel.metric in names]
   rest = [
     _figure(_Panel(metric=name, title=name, caption="", axis={}), runs)
-    for name in sorted(names - _KNOWN)
+    for name in sorted(names - _KNOWN - _HELD_OUT)
     if any(
       isinstance(line.get(name), (int, float))
       for e in runs
@@ -96,37 +96,55 @@ def section(entries: Sequence[Entry]) -> page.Section:
 
 
 def _figure(panel: _Panel, runs: Sequence[Entry]) -> page.Figure:
+  several = len(runs) > 1
+  held_out = panel.metric.replace("train/", "eval/")
   data = []
   for i, entry in enumerate(runs):
-    lines = [line for line in entry.metrics if panel.metric in line]
-    x, y = plots.thin(
-      [line["step"] for line in lines], [line[panel.metric] for line in lines]
-    )
-    data.append(
-      {
-        "type": "scatter",
-        "mode": "lines" if len(x) > 1 else "markers",
-        "x": x,
-        "y": y,
-        "name": entry.name,
-        "line": {"color": plots.colour(i), "width": 1.6},
-        "marker": {"color": plots.colour(i)},
-        "hovertemplate": "step %{x:,}: %{y:.4~g}<extra></extra>"
-        if len(runs) == 1
-        else "%{y:.4~g}",
-      }
-    )
-  several = len(runs) > 1
+    data.append(_curve(entry, panel.metric, i, entry.name, several))
+    if held_out != panel.metric and any(held_out in m for m in entry.metrics):
+      data.append(_curve(entry, held_out, i, f"{entry.name} held out", several))
+  caption = panel.caption
+  if len(data) > len(runs):
+    caption += "; dots: held-out rows"
   return page.Figure(
     title=panel.title,
-    caption=panel.caption,
+    caption=caption,
     spec={
       "data": data,
       "layout": plots.layout(
-        x={"title": plots.title("step"), "tickformat": "~s"},
+        x={
+          "title": plots.title("step"),
+          "tickformat": "~s",
+          "range": [0, max(entry.metrics[-1]["step"] for entry in runs)],
+        },
         y=panel.axis,
         legend=several,
         hovermode="x unified" if several else "closest",
       ),
     },
   )
+
+
+def _curve(
+  entry: Entry, metric: str, i: int, name: str, several: bool
+) -> dict[str, Any]:
+  """One metric of a run: a line, or dots where it is of held-out rows."""
+  lines = [line for line in entry.metrics if metric in line]
+  x, y = plots.thin(
+    [line["step"] for line in lines], [line[metric] for line in lines]
+  )
+  dots = metric.startswith("eval/") or len(x) == 1
+  return {
+    "type": "scatter",
+    "mode": "markers" if dots else "lines",
+    "x": x,
+    "y": y,
+    "name": name,
+    "cliponaxis": False,  # dots on the frame stay whole
+    "showlegend": not metric.startswith("eval/"),
+    "line": {"color": plots.colour(i), "width": 1.6},
+    "marker": {"color": plots.colour(i if several else i + 1), "size": 5},
+    "hovertemplate": "%{y:.4~g}"
+    if several
+    else "step %{x:,}: %{y:.4~g}<extra></extra>",
+  }

@@ -49,10 +49,11 @@ def _fires(entry: Entry) -> tuple[np.ndarray, int]:
 
 
 def _histogram(measured: Sequence[Entry]) -> page.Figure:
-  lowest = min(math.floor(-math.log10(_fires(e)[1])) for e in measured)
-  edges = np.linspace(lowest, 0, -lowest * _BINS_PER_DECADE + 1)
+  rarest = min(-math.log10(_fires(e)[1]) for e in measured)  # one row
+  bins = math.ceil(-rarest * _BINS_PER_DECADE) + 1
   width = 1 / _BINS_PER_DECADE
-  never = lowest - 2.5 * width
+  edges = np.linspace(-bins * width, 0, bins + 1)
+  never = edges[0] - 2.5 * width
   data = []
   for i, entry in enumerate(measured):
     fires_F, rows = _fires(entry)
@@ -79,7 +80,7 @@ def _histogram(measured: Sequence[Entry]) -> page.Figure:
         },
       }
     )
-  exponents = range(lowest, 1)
+  exponents = range(math.ceil(edges[0]), 1)
   return page.Figure(
     title="Latents by firing rate",
     caption="share of held-out rows on which a latent is active, log scale;"
@@ -143,8 +144,7 @@ def _scatter(measured: Sequence[Entry]) -> page.Figure:
         },
         y={
           "title": plots.title("mean activation when on"),
-          "type": "log",
-          "dtick": "D2",
+          **plots.log_axis(),
         },
         legend=len(measured) > 1,
       ),

@@ -58,6 +58,16 @@ def layout(
   }
 
 
+def log_axis() -> dict[str, Any]:
+  """A log axis labelled 0.1, 0.2, 0.5, 1, …, as people write numbers."""
+  values = [a * 10.0**e for e in range(-9, 10) for a in (1, 2, 5)]
+  return {
+    "type": "log",
+    "tickvals": values,
+    "ticktext": [f"{v:g}" for v in values],
+  }
+
+
 def title(words: str) -> dict[str, Any]:
   return {"text": words, "standoff": 6}
 

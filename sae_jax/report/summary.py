@@ -50,12 +50,11 @@ def section(shown: Sequence[Entry]) -> page.Section:
         page.missing(
           f"{entry.name} has not been evaluated: the figures above come from"
           " its last training step. This makes what is missing:",
-          f"sae-jax evaluate --config=configs/FILE.py --out={entry.path}/eval",
+          "sae-jax evaluate --config=configs/FILE.py"
+          f" --config.run={entry.path} --out={entry.path}/eval",
         )
       )
-    if entry.path != getattr(entry.evaluation, "path", None) and (
-      entry.manifest is None
-    ):
+    if entry.metrics and entry.manifest is None:
       blocks.append(
         page.missing(
           f"{entry.name} is not finished: it has no manifest.json yet. Start"
@@ -103,10 +102,13 @@ def _recovered_note(found: dict[str, Any]) -> str:
 
 
 def _tokens(entry: Entry) -> int | None:
-  if not entry.metrics or entry.config is None:
+  """Tokens trained on: of the whole run, or up to its last metrics."""
+  if entry.manifest and "tokens" in entry.manifest["result"]:
+    return entry.manifest["result"]["tokens"]
+  batch = _find((entry.config or {}).get("config"), "batch_size")
+  if not entry.metrics or batch is None:
     return None
-  batch = _find(entry.config["config"], "batch_size")
-  return None if batch is None else (entry.metrics[-1]["step"] + 1) * batch
+  return (entry.metrics[-1]["step"] + 1) * batch
 
 
 def _find(value: Any, name: str) -> Any:
@@ -124,7 +126,10 @@ def _find(value: Any, name: str) -> Any:
 def _steps(entry: Entry) -> str:
   if not entry.metrics:
     return ""
-  return f"{entry.metrics[-1]['step'] + 1:,} steps"
+  steps = entry.metrics[-1]["step"] + 1
+  if entry.manifest:
+    steps = entry.manifest["result"].get("steps", steps)
+  return f"{steps:,} steps"
 
 
 def _rate(entry: Entry) -> str:
@@ -146,6 +151,17 @@ def _evaluations(shown: Sequence[Entry]) -> list[page.Block]:
     blocks.append(
       page.figures([_losses(e, len(shown) > 1) for e in with_lm], wide=True)
     )
+  for entry in with_lm:
+    found = entry.evaluation.metrics
+    blocks.append(
+      page.text(
+        (f"{entry.name}: " if len(shown) > 1 else "")
+        + f"Language-model losses over {found['lm_tokens']:,} predictions in"
+        f" {found['lm_contexts']:,} held-out contexts; activations"
+        f" {found['lm_positions']}. That is"
+        f" {say.percent(found['lm_replaced_frac'])} of the positions."
+      )
+    )
   rows = []
   for name, meaning in _MEANINGS:
     values = [e.evaluation.metrics.get(name) for e in evaluated]
@@ -153,16 +169,6 @@ def _evaluations(shown: Sequence[Entry]) -> list[page.Block]:
       rows.append([name, *(say.number(v, 4) for v in values), meaning])
   heads = [e.name for e in evaluated] if len(evaluated) > 1 else [""]
   blocks.append(page.table(rows, head=["", *heads, ""]))
-  for entry in with_lm:
-    found = entry.evaluation.metrics
-    blocks.append(
-      page.text(
-        f"Language-model losses over {found['lm_tokens']:,} predictions in"
-        f" {found['lm_contexts']:,} held-out contexts; activations"
-        f" {found['lm_positions']}. That is"
-        f" {say.percent(found['lm_replaced_frac'])} of the positions."
-      )
-    )
   return blocks
 
 

@@ -54,25 +54,21 @@ def write_report(
 
 
 def _lead(entry: Entry, name_it: bool) -> str:
+  """What it is, in one line: width, sparsity, hook, model."""
   sae = entry.sae or {}
-  metadata = sae.get("metadata", {})
-  evaluation = entry.evaluation.metrics if entry.evaluation else {}
-  hook = metadata.get("hook_name") or evaluation.get("hook", "unknown hook")
-  width = sae.get("d_sae") or evaluation.get("latents")
-  words = [
-    f"Sparse autoencoder, {width:,} latents" if width else "Sparse autoencoder"
-  ]
+  found = entry.evaluation.metrics if entry.evaluation else {}
+  origin = sae.get("metadata", {})
+  width = sae.get("d_sae") or found.get("latents")
+  words = "Sparse autoencoder"
+  if width:
+    words += f", {width:,} latents"
   if "k" in sae:
-    words.append(f"top {sae['k']}")
-  words.append(f"on {hook}")
-  if metadata.get("model_name"):
-    words.append(f"of {metadata['model_name']}")
-  return (
-    (f"{entry.name}: " if name_it else "")
-    + ", ".join(words[:2])
-    + " "
-    + " ".join(words[2:])
-  )
+    words += f", top {sae['k']}"
+  if hook := origin.get("hook_name") or found.get("hook"):
+    words += f", on {hook}"
+  if origin.get("model_name"):
+    words += f" of {origin['model_name']}"
+  return f"{entry.name}: {words}" if name_it else words
 
 
 def _provenance(shown: Sequence[Entry]) -> page.Section:
@@ -81,15 +77,14 @@ def _provenance(shown: Sequence[Entry]) -> page.Section:
     if len(shown) > 1:
       blocks.append(page.heading(entry.name))
     blocks.append(page.table(_origin(entry)))
+    evaluation = entry.evaluation
     for title, value in (
-      ("Config of the training run", entry.config),
-      ("Its manifest.json", entry.manifest),
+      ("config.json", entry.config),
+      ("manifest.json", entry.manifest),
       ("sae/cfg.json", entry.sae),
-      ("Config of the evaluation", getattr(entry.evaluation, "config", None)),
+      ("config.json of the evaluation", evaluation and evaluation.config),
     ):
-      if value is not None and not (
-        title.startswith("Config of the training") and not entry.metrics
-      ):
+      if value is not None:
         blocks.append(page.fold_json(title, value))
   return page.Section(id="provenance", title="Configuration", blocks=blocks)
 

@@ -46,6 +46,8 @@ def make_run(path: pathlib.Path, *, steps: int = 600, seed: int = 0):
         "perf/step_ms": 97.0,
         "perf/mfu": None,
       }
+      if step % 100 == 0:
+        line |= {"eval/fvu": 0.19 + 0.8 * decay, "eval/l0": 32 - 4 * decay}
       file.write(json.dumps(line) + "\n")
   (path / "sae").mkdir()
   cfg = {
@@ -60,7 +62,11 @@ def make_run(path: pathlib.Path, *, steps: int = 600, seed: int = 0):
     },
   }
   (path / "sae" / "cfg.json").write_text(json.dumps(cfg))
-  manifest = config | {"device": "cpu", "wall_s": 214.3, "result": {}}
+  manifest = config | {
+    "device": "cpu",
+    "wall_s": 214.3,
+    "result": {"steps": steps, "tokens": 2048 * steps},
+  }
   (path / "manifest.json").write_text(json.dumps(manifest))
   return path
 
