@@ -34,10 +34,15 @@ def layout(
     "linecolor": "var(--rule)",
     "tickcolor": "var(--rule)",
     "zeroline": False,
-    "automargin": True,
   }
   return {
-    "margin": {"l": 44, "r": 12, "t": 30 if legend else 10, "b": 34},
+    # Fixed: automatic margins redraw, and warn when they do so too often.
+    "margin": {
+      "l": 60 if "title" in y else 48,
+      "r": 14,
+      "t": 30 if legend else 10,
+      "b": 42 if "title" in x else 28,
+    },
     "paper_bgcolor": _CLEAR,
     "plot_bgcolor": _CLEAR,
     "font": {
