@@ -63,8 +63,14 @@ _LLAMA = {
   "rms_norm_eps": 1e-6,
   "rope_theta": 10000.0,
   "rotary_pct": 1.0,
+  "eos_token_id": 2,
 }
-_QWEN = {**_LLAMA, "sliding_window": 4096, "max_window_layers": 28}
+_QWEN = {
+  **_LLAMA,
+  "sliding_window": 4096,
+  "max_window_layers": 28,
+  "eos_token_id": None,
+}
 _GEMMA = {
   "vocab_size": 256000,
   "hidden_size": 2304,
@@ -114,6 +120,7 @@ _DEFAULTS: dict[Any, dict[str, Any]] = {
     "rotary_pct": 0.25,
     "use_parallel_residual": True,
     "attention_bias": True,
+    "eos_token_id": 2,
   },
 }
 _ACTIVATIONS = {

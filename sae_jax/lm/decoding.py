@@ -102,7 +102,7 @@ def generate_tokens(
       mask_BT,
       tuple(edits),
       stop_X,
-      jnp.float32(temperature),
+      None if temperature == 0 else jnp.float32(temperature),
       jax.random.key(seed),
       jnp.int32(first),
       count=max_new_tokens,
@@ -170,7 +170,7 @@ def _generate(
   mask_BT: jax.Array,
   edits: tuple[hooks_lib.Edit, ...],
   stop_X: jax.Array,
-  temperature: jax.Array,
+  temperature: jax.Array | None,
   key: jax.Array,
   first_row: jax.Array,
   *,
@@ -221,17 +221,15 @@ def _generate(
 
 
 def _pick(logits_BV, temperature, key_B, step) -> jax.Array:
-  def sample():
-    def one(key, logits_V):
-      key = jax.random.fold_in(key, step)
-      return jax.random.categorical(key, logits_V / temperature)
+  """The next tokens; without a temperature the likeliest."""
+  if temperature is None:
+    return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
 
-    return jax.vmap(one)(key_B, logits_BV)
+  def sample(key, logits_V):
+    key = jax.random.fold_in(key, step)
+    return jax.random.categorical(key, logits_V / temperature)
 
-  def best():
-    return jnp.argmax(logits_BV, axis=-1)
-
-  return jax.lax.cond(temperature > 0, sample, best).astype(jnp.int32)
+  return jax.vmap(sample)(key_B, logits_BV).astype(jnp.int32)
 
 
 def _empty_cache(

@@ -185,9 +185,9 @@ def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin):
     return step(carry, (layer, block))
 
   carry, layer_n = (h_BTD, buffers, cache), jnp.arange(n)
-  if n == model.layers:
+  if n and n == model.layers:
     carry, _ = jax.lax.scan(step, carry, (layer_n, model.blocks))
-  else:
+  elif n:
     carry, _ = jax.lax.scan(step_indexed, carry, layer_n)
   h_BTD, buffers, cache = carry
   found = {

@@ -126,12 +126,14 @@ def load_decoder(
       _check_size(source, name, reader, shape, place)
 
     def read(index):
+      layers = range(*index[0].indices(count)) if stacked else range(1)
       one = index[1:] if stacked else index
-      layers = range(*index[0].indices(count)) if stacked else (0,)
-      parts = [reader(source, names[i], shape, one) for i in layers]
-      value = np.empty((len(parts), *parts[0].shape), dtype)
-      for i, part in enumerate(parts):
-        value[i] = part
+      sizes = [
+        len(range(*s.indices(n))) for s, n in zip(one, shape, strict=True)
+      ]
+      value = np.empty((len(layers), *sizes), dtype)
+      for i, layer in enumerate(layers):
+        value[i] = reader(source, names[layer], shape, one)
       return value if stacked else value[0]
 
     return jax.make_array_from_callback(weight.shape, weight.sharding, read)

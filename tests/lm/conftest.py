@@ -5,6 +5,7 @@
 import dataclasses
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import lm_cases
 import pytest
@@ -23,6 +24,14 @@ class Pair:
 
   def load(self, **kwargs) -> lm_lib.LanguageModel:
     return lm_lib.load_lm(self.path, **{"dtype": jnp.float32, **kwargs})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """Halves XLA's compile time, which is most of what these tests take."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 """Small configs of every family, as arguments of transformers' classes."""
 
 _SIZES = dict(
-  vocab_size=211,
+  vocab_size=208,
   hidden_size=64,
   intermediate_size=112,
   num_hidden_layers=3,
