@@ -83,6 +83,16 @@ class Manifest:
       value["rows"] = self.requested_rows
     return artifacts.hash_json(value)
 
+  @property
+  def documents(self) -> int:
+    """One more than the largest number of a document."""
+    slots = [
+      self.document_slot(lane, batches - 1)
+      for lane, batches in enumerate(self.lane_batches)
+      if batches
+    ]
+    return (max(slots) + 1) * self.batch_size
+
   def document_slot(self, lane: int, batch: int) -> int:
     """Where a lane's n-th batch stands among all: slot · batch_size is the
     number of its first document. Lanes take turns by whole token chunks, so
@@ -98,6 +108,25 @@ def activations(hook: str) -> str:
 def chunk_file(array: str, chunk: int) -> str:
   """The file of a write chunk; all arrays are cut along rows only."""
   return f"{array}/c/{chunk}/0"
+
+
+def chunk_files(manifest: Manifest, array: str) -> dict[str, tuple[int, int]]:
+  """The files that a finished store has of an array, each with its rows (of
+  tokens: documents) as (start, stop); every lane's in ascending order."""
+  if array != TOKENS:
+    size, end = manifest.write_rows, manifest.rows
+    return {
+      chunk_file(array, c): (c * size, min((c + 1) * size, end))
+      for c in range(manifest.first_chunk, manifest.write_chunks)
+    }
+  spans: dict[int, tuple[int, int]] = {}
+  size = manifest.batch_size
+  for lane, batches in enumerate(manifest.lane_batches):
+    for batch in range(manifest.lane_first_batches[lane], batches):
+      slot = manifest.document_slot(lane, batch)
+      start, _ = spans.get(slot // manifest.group_batches, (slot * size, 0))
+      spans[slot // manifest.group_batches] = start, (slot + 1) * size
+  return {chunk_file(array, c): spans[c] for c in sorted(spans)}
 
 
 def record_file(chunk: int) -> str:

@@ -72,23 +72,18 @@ def _findings(
     for name in layout.array_names(manifest)
     if f"{name}/zarr.json" not in broken
   ]
-  spans = {name: list(_spans(manifest, name)) for name in arrays}
-  total = sum(map(len, spans.values()))
+  files = {name: layout.chunk_files(manifest, name) for name in arrays}
+  total = sum(map(len, files.values()))
   done, whole = 0, not small
   check = _Check(source)
   for name in arrays:
-    for chunk, blocks in spans[name]:
-      expected.add(layout.chunk_file(name, chunk))
+    for file, (start, stop) in files[name].items():
+      expected.add(file)
       try:
-        part = source.read_array(name, blocks[0][0], blocks[-1][1])
-        check.take(name, chunk, part)
+        check.take(name, start, source.read_array(name, start, stop))
       except errors.InputError:
         whole = False
-        for start, stop in blocks:
-          try:
-            source.read_array(name, start, stop)
-          except errors.InputError as error:
-            yield Finding(layout.chunk_file(name, chunk), str(error))
+        yield from _damaged_blocks(source, name, file, start, stop)
       done += 1
       progress(done, total)
   if whole:
@@ -113,27 +108,16 @@ def _small_files(source: reader.Store) -> Iterator[Finding]:
       )
 
 
-def _spans(
-  manifest: layout.Manifest, name: str
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-  """(write chunk, its read chunks as (start, stop)) that must be there."""
-  if name != layout.TOKENS:
-    for chunk in range(manifest.first_chunk, manifest.write_chunks):
-      start = chunk * manifest.write_rows
-      stop = min(start + manifest.write_rows, manifest.rows)
-      step = manifest.read_rows
-      yield chunk, [(a, min(a + step, stop)) for a in range(start, stop, step)]
-    return
-  step = manifest.batch_size
-  slots: dict[int, list[tuple[int, int]]] = {}
-  for lane, batches in enumerate(manifest.lane_batches):
-    first = manifest.lane_first_batches[lane]
-    for batch in range(first, batches):
-      slot = manifest.document_slot(lane, batch)
-      slots.setdefault(slot // manifest.group_batches, []).append(
-        (slot * step, (slot + 1) * step)
-      )
-  yield from sorted(slots.items())
+def _damaged_blocks(
+  source: reader.Store, name: str, file: str, start: int, stop: int
+) -> Iterator[Finding]:
+  tokens = name == layout.TOKENS
+  step = source.manifest.batch_size if tokens else source.read_rows
+  for first in range(start, stop, step):
+    try:
+      source.read_array(name, first, min(first + step, stop))
+    except errors.InputError as error:
+      yield Finding(file, str(error))
 
 
 class _Check:
@@ -150,9 +134,12 @@ class _Check:
       for hook, width in hooks
     }
 
-  def take(self, name: str, chunk: int, part: np.ndarray) -> None:
+  def take(self, name: str, start: int, part: np.ndarray) -> None:
     """The whole write chunk of an array, in ascending order of chunks."""
-    lane = chunk % self._manifest.lanes
+    size = self._manifest.write_rows
+    if name == layout.TOKENS:
+      size = self._manifest.batch_size * self._manifest.group_batches
+    lane = start // size % self._manifest.lanes
     if name == layout.ROWS:
       self._rows_hash[lane] = records.chain(self._rows_hash[lane], part)
     elif name == layout.TOKENS:

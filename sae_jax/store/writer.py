@@ -157,7 +157,7 @@ class StoreWriter:
     Raises:
       errors.InputError: there are no rows.
     """
-    lanes, write_rows = self.manifest.lanes, self.manifest.write_rows
+    lanes = self.manifest.lanes
     first = draining.released(self.place)
     first_batches = tuple(
       draining.delete_released(self.place, self.manifest, lane, first)
@@ -180,8 +180,7 @@ class StoreWriter:
         [r.rows_hash for r in kept], [r.tokens_hash for r in kept]
       ),
     )
-    surplus = range(manifest.write_chunks, -(-self.manifest.rows // write_rows))
-    self._shrink(manifest, surplus)
+    self._shrink(manifest)
     stats = {}
     for i, hook in enumerate(manifest.hooks):
       total = kept[0].moments[i]
@@ -221,17 +220,17 @@ class StoreWriter:
       kept.append(last or records.start(hooks))
     return kept, rows
 
-  def _shrink(self, manifest: layout.Manifest, surplus: range) -> None:
+  def _shrink(self, manifest: layout.Manifest) -> None:
+    """Cuts the arrays to what is kept."""
+    short = manifest.rows < self.manifest.rows
     for name in layout.array_names(manifest):
       array, size = self._arrays[name], manifest.rows
+      files = layout.chunk_files(manifest, name)
       if name == layout.TOKENS:
-        size = manifest.batch_size * max(
-          manifest.document_slot(lane, batches - 1) + 1
-          for lane, batches in enumerate(manifest.lane_batches)
-          if batches
-        )
-      else:
-        self.place.delete(layout.chunk_file(name, c) for c in surplus)
+        size = manifest.documents
+      if short:
+        written = self.place.names(f"{name}/c/")
+        self.place.delete(file for file in written if file not in files)
       # Metadata only: TensorStore would otherwise visit every chunk that the
       # array might have had.
       array.resize(
