@@ -129,8 +129,9 @@ def _sharded_grad(config, mesh, d_model, implementation):
     aux_coefficient=config.aux_coefficient,
     matmul_dtype=config.matmul_dtype,
     implementation=implementation or dispatch.for_platform(platform),
-    data_axis="data",
-    latent_axis="latent",
+    # XLA does not remove a sum over one device: it would copy the gradients.
+    data_axis="data" if mesh.shape["data"] > 1 else None,
+    latent_axis="latent" if mesh.shape["latent"] > 1 else None,
   )
   value_and_grad = jax.value_and_grad(losses.sae_loss, has_aux=True)
 
