@@ -10,6 +10,7 @@ document per batch, against the expectation under a global shuffle.
 
 import argparse
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
@@ -24,7 +25,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from sae_jax import mesh, store, stream
+from sae_jax import errors, mesh, store, stream
 
 _DOCUMENT_TOKENS = 256  # of made stores
 
@@ -34,7 +35,7 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   which = parser.add_mutually_exclusive_group(required=True)
-  which.add_argument("--store", help="a finished local store")
+  which.add_argument("--store", help="a finished store on a local disk")
   which.add_argument(
     "--make",
     nargs=2,
@@ -43,14 +44,29 @@ def main() -> None:
     help="make a store of so many random rows in a temporary directory",
   )
   parser.add_argument("--hook", help="default: the store's first")
-  parser.add_argument("--batch", type=int, default=4096)
-  parser.add_argument("--mix", type=int, nargs="+", default=[1, 4, 16, 64, 256])
-  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument(
+    "--batch", type=int, default=4096, help="rows (default 4096)"
+  )
+  parser.add_argument(
+    "--mix",
+    type=int,
+    nargs="+",
+    default=[1, 4, 16, 64, 256],
+    help="values of mix_chunks to compare (default 1 4 16 64 256)",
+  )
+  parser.add_argument(
+    "--rounds", type=int, default=5, help="of every arm (default 5)"
+  )
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as scratch:
     path = args.store or make_store(pathlib.Path(scratch) / "store", *args.make)
-    source = store.open_store(path)
-    hook = source.hook(args.hook or source.hooks[0])
+    try:
+      source = store.open_store(path)
+      hook = source.hook(args.hook or source.hooks[0])
+    except errors.InputError as error:
+      parser.error(str(error))
+    if source.rows < 2 * args.batch:
+      parser.error(f"{source.rows} rows are not two batches of {args.batch}")
     print(machine_line())
     print(
       f"Store: {source.rows} rows of D={source.d_model(hook)},"
@@ -101,35 +117,36 @@ def print_speed(source: store.Store, hook: str, args) -> None:
   folder = pathlib.Path(source.path) / "activations" / hook
   files = sorted(path for path in folder.rglob("*") if path.is_file())
   size = source.rows * source.d_model(hook) * 2
-  copied = np.zeros(min(size, 256 << 20), np.uint8)
+  # Ones: untouched zeros would all be one page, in the cache.
+  copied = np.ones(min(size, 256 << 20), np.uint8)
   target = np.ones_like(copied)
 
-  def copy():
-    start = time.perf_counter()
+  def copy() -> float:
     np.copyto(target, copied)
-    return (time.perf_counter() - start) * size / copied.nbytes
+    return copied.nbytes / size
 
-  arms = {
-    "memory copy": copy,
-    "`cat`, warm": lambda: cat(files),
-    "`cat`, cold": lambda: drop_cache(files) or cat(files),
-  }
+  # Each arm returns how much of the store it has moved.
+  arms = {"memory copy": copy, "`cat`, warm": lambda: cat(files)}
   for mix in args.mix:
-    arms[f"stream, mix_chunks={mix}, warm"] = lambda mix=mix: drain(
-      source, hook, args.batch, mix
+    arms[f"stream, mix_chunks={mix}, warm"] = functools.partial(
+      drain, source, hook, args.batch, mix
     )
   mix = 64 if 64 in args.mix else args.mix[-1]
-  arms[f"stream, mix_chunks={mix}, cold"] = lambda: (
-    drop_cache(files) or drain(source, hook, args.batch, mix)
-  )
-  cat(files)  # into the page cache
-  seconds = {name: [] for name in arms}
-  cpu = {name: [] for name in arms}
+  cold = {
+    "`cat`, cold": arms["`cat`, warm"],
+    f"stream, mix_chunks={mix}, cold": arms[f"stream, mix_chunks={mix}, warm"],
+  }
+  seconds = {name: [] for name in arms | cold}
+  cpu = {name: [] for name in arms | cold}
   for _ in range(args.rounds):
-    for name, arm in arms.items():
-      before = cpu_seconds()
-      seconds[name].append(arm())
-      cpu[name].append(cpu_seconds() - before)
+    cat(files)  # into the page cache
+    for name, arm in (arms | cold).items():
+      if name in cold:
+        drop_cache(files)
+      start, start_cpu = time.perf_counter(), cpu_seconds()
+      moved = arm()
+      seconds[name].append((time.perf_counter() - start) / moved)
+      cpu[name].append((cpu_seconds() - start_cpu) / moved)
   fastest = statistics.median(seconds["`cat`, warm"])
   print("| arm | rows/s | GB/s | of warm `cat` | CPU s per GB |")
   print("|---|---:|---:|---:|---:|")
@@ -143,9 +160,8 @@ def print_speed(source: store.Store, hook: str, args) -> None:
 
 
 def cat(files) -> float:
-  start = time.perf_counter()
   subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
-  return time.perf_counter() - start
+  return 1.0
 
 
 def drop_cache(files) -> None:
@@ -164,17 +180,20 @@ def cpu_seconds() -> float:
   return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def drain(source, hook: str, batch: int, mix: int) -> float:
-  """Seconds for one epoch onto the device, from opening on."""
+def drain(source: store.Store, hook: str, batch: int, mix: int) -> float:
+  """Takes an epoch, or 16 draws if that is more, onto the device.
+
+  The first draw is waited for and up to three are read for nothing at the
+  end; both are part of the figures.
+  """
+  draw = mix * source.read_rows
+  steps = max(source.rows, 16 * draw) // batch
   config = stream.StreamConfig(batch_size=batch, mix_chunks=mix)
-  steps = source.rows // batch
-  start = time.perf_counter()
   batches = stream.open_stream(source, hook, config, mesh=mesh.single())
   for _ in range(steps):
     jax.block_until_ready(next(batches))
-  seconds = time.perf_counter() - start
   batches.close()
-  return seconds * source.rows / (steps * batch)
+  return steps * batch / source.rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,28 +220,50 @@ def print_mixing(source: store.Store, args) -> None:
   sizes = np.bincount(document_N).astype(np.float64)
   n, b = source.rows, args.batch
   ideal = b * (b - 1) / 2 * (sizes * (sizes - 1)).sum() / (n * (n - 1))
+  steps = n // b
+  found = {
+    f"mix_chunks={mix}": [
+      same_document_pairs(document_N[row_B])
+      for row_B in row_batches(source, b, mix, steps)
+    ]
+    for mix in args.mix
+  }
+  in_order_NB = np.sort(document_N)[: steps * b].reshape(steps, b)
+  found["text order"] = [same_document_pairs(each) for each in in_order_NB]
   print(
-    f"Same-document pairs per batch of {b}; {len(sizes)} documents, a global"
-    f" shuffle expects {ideal:.1f}.\n"
+    f"Pairs of rows of one document per batch of {b}; {np.sum(sizes > 0)}"
+    " documents.\n"
   )
-  print("| mix_chunks | pairs per batch | ± s.e. | of ideal |")
-  print("|---:|---:|---:|---:|")
-  for mix in args.mix:
-    batches = stream.open_stream(
-      _RowNumbers(source),
-      source.hooks[0],
-      stream.StreamConfig(batch_size=b, mix_chunks=mix),
-      mesh=mesh.single(),
-    )
-    pairs = []
-    for _ in range(max(2, n // b)):
-      row_B = np.asarray(next(batches)).view(np.uint32)[:, 0]
-      counts = np.bincount(document_N[row_B])
-      pairs.append((counts * (counts - 1) / 2).sum())
-    batches.close()
-    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+  print("| order | pairs per batch | ± s.e. | of ideal | partners of a row |")
+  print("|---|---:|---:|---:|---:|")
+  print(
+    f"| global shuffle (expected) | {ideal:.1f} | | 1 | {2 * ideal / b:.3f} |"
+  )
+  for name, pairs in found.items():
     mean = statistics.mean(pairs)
-    print(f"| {mix} | {mean:.1f} | {error:.1f} | {mean / ideal:.3f} |")
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    print(
+      f"| {name} | {mean:.1f} | {error:.1f} | {mean / ideal:.3f} |"
+      f" {2 * mean / b:.3f} |"
+    )
+
+
+def row_batches(source: store.Store, batch: int, mix: int, steps: int):
+  """The row numbers of an epoch's batches."""
+  batches = stream.open_stream(
+    _RowNumbers(source),
+    source.hooks[0],
+    stream.StreamConfig(batch_size=batch, mix_chunks=mix),
+    mesh=mesh.single(),
+  )
+  for _ in range(steps):
+    yield np.asarray(next(batches)).view(np.uint32)[:, 0]
+  batches.close()
+
+
+def same_document_pairs(document_B: np.ndarray) -> float:
+  counts = np.bincount(document_B).astype(np.float64)
+  return float((counts * (counts - 1)).sum() / 2)
 
 
 if __name__ == "__main__":
