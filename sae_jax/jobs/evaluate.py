@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sae_jax import artifacts, errors, evaluate, formats, lm, metrics, store
+from sae_jax import artifacts, errors, formats, lm, metrics, store
 from sae_jax import config as config_lib
+from sae_jax import evaluate as evaluate_lib
 from sae_jax import mesh as mesh_lib
 from sae_jax.interpret import contexts as contexts_lib
 from sae_jax.train import config as train_config
@@ -26,8 +27,8 @@ class Config:
   store: str = ""  # empty: the run's own, its held-out rows only
   model: str = ""  # empty: the one that the store was harvested from
   dtype: Literal["bfloat16", "float32"] = "float32"
-  evaluate: evaluate.EvaluateConfig = dataclasses.field(
-    default_factory=evaluate.EvaluateConfig
+  evaluate: evaluate_lib.EvaluateConfig = dataclasses.field(
+    default_factory=evaluate_lib.EvaluateConfig
   )
   contexts: contexts_lib.ContextsConfig = dataclasses.field(
     default_factory=contexts_lib.ContextsConfig
@@ -62,7 +63,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
     dictionary = formats.load_sae(str(directory / "sae"))
     model = _model(config, source, mesh)
     progress = metrics.Progress(config.evaluate.contexts, "contexts")
-    found = evaluate.evaluate(
+    found = evaluate_lib.evaluate(
       dictionary,
       source,
       hook,
