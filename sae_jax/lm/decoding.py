@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import errors
+from sae_jax.lm import attention as attention_lib
+from sae_jax.lm import batch as batch_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
 from sae_jax.lm import model as model_lib
 from sae_jax.lm import run as run_lib
-
-# Prompt lengths are rounded up to this, to compile for fewer of them.
-_LENGTH_STEP = 32
 
 
 def generate(
@@ -81,21 +80,21 @@ def generate_tokens(
     raise errors.InputError(f"max_new_tokens={max_new_tokens}: give at least 1")
   if not temperature >= 0:
     raise errors.InputError(f"temperature={temperature}: give 0 or more")
-  ids = encode(lm, prompts)
+  ids = batch_lib.encode(lm, prompts)
   if not ids:
     return []
   if stop_tokens is None:
     stop_tokens = default_stop_tokens(lm)
   stop_X = np.asarray(sorted(set(stop_tokens)), np.int32)
   longest = max(len(prompt) for prompt in ids)
-  run_lib.check_length(lm, longest + max_new_tokens)
+  batch_lib.check_length(lm, longest + max_new_tokens)
   batch_size = min(batch_size, len(ids))
   results: list[list[int]] = []
   for first in range(0, len(ids), batch_size):
-    tokens_BT, mask_BT = pad(
+    tokens_BT, mask_BT = batch_lib.pad(
       ids[first : first + batch_size], batch_size, longest, left=True
     )
-    tokens_BT, mask_BT = run_lib.check_tokens(lm, tokens_BT, mask_BT)
+    tokens_BT, mask_BT = batch_lib.check_tokens(lm, tokens_BT, mask_BT)
     new_BN = _generate(
       lm.model,
       tokens_BT,
@@ -114,53 +113,12 @@ def generate_tokens(
   return results
 
 
-def encode(
-  lm: load_lib.LanguageModel, prompts: Sequence[str] | Sequence[Sequence[int]]
-) -> list[list[int]]:
-  """Token ids of every prompt.
-
-  Raises:
-    errors.InputError: a prompt without tokens, or one string for a list.
-  """
-  if isinstance(prompts, str):
-    raise errors.InputError("prompts is one string; give a list of prompts")
-  ids = [
-    lm.tokenizer.encode(prompt)
-    if isinstance(prompt, str)
-    else [int(token) for token in prompt]
-    for prompt in prompts
-  ]
-  for i, prompt in enumerate(ids):
-    if not prompt:
-      raise errors.InputError(
-        f"prompt {i} has no tokens; start it with text or the BOS token"
-      )
-  return ids
-
-
 def default_stop_tokens(lm: load_lib.LanguageModel) -> set[int]:
   """The config's end-of-sequence ids; without any, the tokenizer's."""
   if lm.config.eos_ids:
     return set(lm.config.eos_ids)
   eos = lm.tokenizer.eos_id
   return set() if eos is None else {eos}
-
-
-def pad(
-  ids: Sequence[Sequence[int]], rows: int, longest: int, *, left: bool
-) -> tuple[np.ndarray, np.ndarray]:
-  """tokens_BT and mask_BT of `rows` sequences, rounded up in length.
-
-  Missing rows have an all-false mask.
-  """
-  length = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
-  tokens_BT = np.zeros((rows, length), np.int32)
-  mask_BT = np.zeros((rows, length), bool)
-  for row, sequence in enumerate(ids):
-    at = slice(length - len(sequence), None) if left else slice(len(sequence))
-    tokens_BT[row, at] = sequence
-    mask_BT[row, at] = True
-  return tokens_BT, mask_BT
 
 
 @functools.partial(jax.jit, static_argnames=("count", "mesh"))
@@ -234,13 +192,13 @@ def _pick(logits_BV, temperature, key_B, step) -> jax.Array:
 
 def _empty_cache(
   model: model_lib.Decoder, batch: int, slots: int, mesh: jax.sharding.Mesh
-) -> model_lib.KvCache:
+) -> attention_lib.KvCache:
   c = model.config
   heads = "latent" if c.num_kv_heads % mesh.shape["latent"] == 0 else None
-  batch_axes = run_lib.batch_spec(mesh, batch)
+  batch_axes = batch_lib.spec(mesh, batch)
   sharding = jax.NamedSharding(mesh, jax.P(None, batch_axes, None, heads))
   shape = (c.num_layers, batch, slots, c.num_kv_heads, c.head_dim)
   zeros = jax.lax.with_sharding_constraint(
     jnp.zeros(shape, model.dtype), sharding
   )
-  return model_lib.KvCache(zeros, zeros)
+  return attention_lib.KvCache(zeros, zeros)

@@ -27,14 +27,14 @@ from sae_jax.lm import tokenizer as tokenizer_lib
 from sae_jax.lm import weights as weights_lib
 
 # Everything but the weights of other frameworks.
-_HUB_FILES = (
+_HUB_FILES = [
   "*.json",
   "*.safetensors",
   "*.model",
   "*.jinja",
   "merges.txt",
   "vocab.txt",
-)
+]
 
 
 @functools.partial(
@@ -70,7 +70,11 @@ class LanguageModel:
   @property
   def unembed_VD(self) -> jax.Array:
     """The head's rows, one per word (the embedding's where they are tied)."""
-    self._need_head("the unembedding")
+    if not self.model.has_head:
+      raise errors.InputError(
+        f"{self.source}: the unembedding is not loaded; load the model without"
+        " layers="
+      )
     return self.model.unembed_VD
 
   @property
@@ -79,14 +83,7 @@ class LanguageModel:
 
   def final_norm(self, h: jax.Array) -> jax.Array:
     """The norm before the head, over the last axis."""
-    self._need_head("the final norm")
-    return self.model.final_norm(h)
-
-  def _need_head(self, what: str):
-    if not self.model.has_head:
-      raise errors.InputError(
-        f"{self.source}: {what} is not loaded; load the model without layers="
-      )
+    return self.model.normed(h)
 
 
 @functools.lru_cache(maxsize=8)

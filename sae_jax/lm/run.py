@@ -13,14 +13,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sae_jax import errors
+from sae_jax.lm import attention as attention_lib
+from sae_jax.lm import batch as batch_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
 from sae_jax.lm import model as model_lib
-
-BATCH_AXES = ("sae", "data")
 
 
 @jax.tree_util.register_dataclass
@@ -31,7 +30,7 @@ class Outputs:
   resid_BTD: jax.Array  # the stream after the last block that was run
   taps: dict[str, jax.Array]  # canonical hook -> [B, T, D]
   logits_BTV: jax.Array | None = None  # f32
-  cache: model_lib.KvCache | None = None
+  cache: attention_lib.KvCache | None = None
 
 
 def forward(
@@ -42,7 +41,7 @@ def forward(
   taps: Sequence[str] = (),
   edits: Sequence[hooks_lib.Edit] = (),
   want_logits: bool = True,
-  cache: model_lib.KvCache | None = None,
+  cache: attention_lib.KvCache | None = None,
   start: jax.Array | int = 0,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Outputs:
@@ -70,10 +69,10 @@ def forward(
   if mask_BT is None:
     slots = t if cache is None else cache.k_LBSKH.shape[2]
     mask_BT = jnp.ones((b, slots), bool)
-  at, position_BT = model_lib.positions(
+  at, position_BT = attention_lib.positions(
     model.config, mask_BT.astype(bool), start, t
   )
-  pin = functools.partial(_pin_batch, mesh=mesh)
+  pin = functools.partial(batch_lib.pin, mesh=mesh)
   h_BTD = pin(model.embed(tokens_BT, position_BT))
   new_mask_BT = jax.lax.dynamic_slice_in_dim(at.mask_BS, start, t, axis=1)
   h_BTD, found, cache = _run_blocks(
@@ -235,76 +234,6 @@ def _edit(edits, site: str, layer, x_BTD, mask_BT):
   return x_BTD
 
 
-def batch_spec(mesh: jax.sharding.Mesh, batch: int) -> tuple[str, ...] | None:
-  """The mesh axes for `batch` sequences; None, replicated, if none fit."""
-  size = mesh.shape["sae"] * mesh.shape["data"]
-  return BATCH_AXES if batch % size == 0 else None
-
-
-def _pin_batch(x, mesh: jax.sharding.Mesh | None, axis: int = 0):
-  if mesh is None:
-    return x
-  spec = [None] * x.ndim
-  spec[axis] = batch_spec(mesh, x.shape[axis])
-  sharding = jax.NamedSharding(mesh, jax.P(*spec))
-  return jax.lax.with_sharding_constraint(x, sharding)
-
-
-def place_batch(x, mesh: jax.sharding.Mesh) -> jax.Array:
-  """Puts a host array with a leading batch axis on the mesh.
-
-  Every process gives the whole batch and copies only its devices' part.
-  """
-  sharding = jax.NamedSharding(mesh, jax.P(batch_spec(mesh, x.shape[0])))
-  if isinstance(x, jax.Array):
-    return jax.device_put(x, sharding)
-  x = np.asarray(x)
-  return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
-
-
-def check_tokens(lm: load_lib.LanguageModel, tokens_BT, mask_BT):
-  """The arguments as arrays on the mesh; a missing mask is all ones.
-
-  Raises:
-    errors.InputError: wrong rank, dtype or shape, too long for gpt2's position
-      table, or (of host arrays) an id outside the vocabulary.
-  """
-  if not isinstance(tokens_BT, jax.Array):
-    tokens_BT = np.asarray(tokens_BT)
-    if tokens_BT.size and np.issubdtype(tokens_BT.dtype, np.integer):
-      low, high = tokens_BT.min(), tokens_BT.max()
-      if low < 0 or high >= lm.config.vocab_size:
-        raise errors.InputError(
-          f"token ids from {low} to {high}: {lm.source} has ids 0 to"
-          f" {lm.config.vocab_size - 1}; use its own tokenizer"
-        )
-  if tokens_BT.ndim != 2 or not jnp.issubdtype(tokens_BT.dtype, jnp.integer):
-    raise errors.InputError(
-      f"tokens of shape {tokens_BT.shape} and dtype {tokens_BT.dtype}: give"
-      " integers [sequences, positions]"
-    )
-  if mask_BT is None:
-    mask_BT = np.ones(tokens_BT.shape, bool)
-  if mask_BT.shape != tokens_BT.shape:
-    raise errors.InputError(
-      f"a mask of shape {mask_BT.shape} for tokens of shape {tokens_BT.shape}"
-    )
-  check_length(lm, tokens_BT.shape[1])
-  return (
-    place_batch(tokens_BT.astype(np.int32), lm.mesh),
-    place_batch(mask_BT.astype(bool), lm.mesh),
-  )
-
-
-def check_length(lm: load_lib.LanguageModel, length: int):
-  limit = lm.config.learned_positions
-  if limit and length > limit:
-    raise errors.InputError(
-      f"{length} positions: {lm.source} has a table of {limit}; give shorter"
-      " sequences"
-    )
-
-
 def logits(
   lm: load_lib.LanguageModel,
   tokens_BT,
@@ -322,7 +251,7 @@ def logits(
   Raises:
     errors.InputError: malformed tokens, wrong hooks, or no head loaded.
   """
-  tokens_BT, mask_BT = check_tokens(lm, tokens_BT, mask_BT)
+  tokens_BT, mask_BT = batch_lib.check_tokens(lm, tokens_BT, mask_BT)
   return _logits(lm.model, tokens_BT, mask_BT, tuple(edits), mesh=lm.mesh)
 
 
@@ -359,7 +288,7 @@ def activations(
     hooks = (hooks,)
   if not hooks:
     raise errors.InputError("no hooks are given; name at least one")
-  tokens_BT, mask_BT = check_tokens(lm, tokens_BT, mask_BT)
+  tokens_BT, mask_BT = batch_lib.check_tokens(lm, tokens_BT, mask_BT)
   return _activations(
     lm.model, tokens_BT, mask_BT, tuple(edits), taps=tuple(hooks), mesh=lm.mesh
   )

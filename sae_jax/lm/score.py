@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import errors
-from sae_jax.lm import decoding
+from sae_jax.lm import batch as batch_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
 from sae_jax.lm import model as model_lib
@@ -90,7 +90,7 @@ def completion_logprobs(
       f"{len(prompts)} prompts and {len(completions)} completions: give two"
       " lists of the same length"
     )
-  before = decoding.encode(lm, prompts)
+  before = batch_lib.encode(lm, prompts)
   after = [
     lm.tokenizer.encode(text, add_bos=False)
     if isinstance(text, str)
@@ -101,15 +101,15 @@ def completion_logprobs(
   if not whole:
     return []
   longest = max(len(tokens) for tokens in whole)
-  run_lib.check_length(lm, longest)
+  batch_lib.check_length(lm, longest)
   batch_size = min(batch_size, len(whole))
   results = []
   for first in range(0, len(whole), batch_size):
     rows = slice(first, first + batch_size)
-    tokens_BT, mask_BT = decoding.pad(
+    tokens_BT, mask_BT = batch_lib.pad(
       whole[rows], batch_size, longest, left=False
     )
-    tokens_BT, mask_BT = run_lib.check_tokens(lm, tokens_BT, mask_BT)
+    tokens_BT, mask_BT = batch_lib.check_tokens(lm, tokens_BT, mask_BT)
     logp_BT = _token_logprobs(
       lm.model, tokens_BT, mask_BT, tuple(edits), mesh=lm.mesh
     )

@@ -12,8 +12,7 @@ import torch
 
 from sae_jax import errors
 from sae_jax import lm as lm_lib
-from sae_jax.lm import hooks, run
-from sae_jax.lm import model as model_lib
+from sae_jax.lm import attention, hooks, run
 
 # As derived in test_lm_families.py, relative to the largest entry.
 RTOL = 4 * (8 * 128) ** 0.5 * 1.2e-7
@@ -201,8 +200,8 @@ def test_blocks_of_queries_equal_all_at_once(hf_pair, name, monkeypatch):
   mask = np.ones((2, 21), bool)
   mask[1, 15:] = False
   expected = np.asarray(lm_lib.logits(lm, tokens, mask))
-  monkeypatch.setattr(model_lib, "_QUERIES_AT_ONCE", 8)
-  monkeypatch.setattr(model_lib, "_QUERY_BLOCK", 8)
+  monkeypatch.setattr(attention, "_QUERIES_AT_ONCE", 8)
+  monkeypatch.setattr(attention, "_QUERY_BLOCK", 8)
   blocks = jax.jit(lambda *args: lm_lib.forward(*args).logits_BTV)
   ours = np.asarray(blocks(lm.model, tokens, mask))
   assert _error(ours[mask], expected[mask]) < RTOL

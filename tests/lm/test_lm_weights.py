@@ -17,7 +17,7 @@ import torch
 from sae_jax import errors
 from sae_jax import lm as lm_lib
 from sae_jax import mesh as mesh_lib
-from sae_jax.lm import config, source, weights
+from sae_jax.lm import config, hf_defaults, source, weights
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 208, (2, 8))
 
@@ -256,4 +256,4 @@ def test_stop_tokens_come_from_the_generation_config(copied):
 
 def test_cases_are_of_every_family():
   classes = {class_name for class_name, _ in lm_cases.CASES.values()}
-  assert len(classes) == len(config._DEFAULTS)
+  assert len(classes) == len(hf_defaults.DEFAULTS)
