@@ -29,6 +29,15 @@ ROWS = "rows"
 TOKENS = "tokens"
 MAX_DOCUMENTS = 2**31 - 1  # documents are numbered in int32
 
+_KNOWN_AT_THE_END = (
+  "lane_batches",
+  "first_chunk",
+  "lane_first_batches",
+  "dropped",
+  "pairing_hash",
+  "files",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -77,9 +86,8 @@ class Manifest:
     before and after its end, so it is of what was asked for."""
     value = dataclasses.asdict(self)
     if self.window:
-      for field in dataclasses.fields(self):
-        if field.default is not dataclasses.MISSING or field.name == "files":
-          value.pop(field.name)
+      for name in _KNOWN_AT_THE_END:
+        del value[name]
       value["rows"] = self.requested_rows
     return artifacts.hash_json(value)
 
