@@ -6,7 +6,6 @@ A context whose rows may reach into a training chunk is never chosen.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,17 +26,17 @@ def contexts(
 ) -> list[Context]:
   """Draws up to `count` contexts without replacement, by document number.
 
-  Within a lane, documents increase from write chunk to write chunk, so only
-  the lowest document of a write chunk can have rows in an earlier one; it is
-  left out.
+  Within a lane, documents increase from write chunk to write chunk. So only
+  the lowest document of a lane's first chunk can have rows before it, and only
+  the highest of its last chunk rows after it; these are left out.
 
   Raises:
     errors.InputError: no whole context lies in these chunks, or they are not
       whole write chunks (rows are permuted within one).
   """
   _check(source, chunks)
-  rows_R2 = np.concatenate(list(_without_straddlers(source, chunks)))
-  documents_N = np.unique(rows_R2[:, 0])
+  rows_R2, cut = _rows(source, chunks)
+  documents_N = np.setdiff1d(rows_R2[:, 0], list(cut))
   if not len(documents_N):
     raise errors.InputError(
       f"read chunks {chunks.start}..{chunks.stop - 1} of {source.path} hold no"
@@ -61,16 +60,21 @@ def contexts(
   return drawn
 
 
-def _without_straddlers(
-  source: store.Store, chunks: range
-) -> Iterator[np.ndarray]:
-  step = source.write_rows
+def _rows(source: store.Store, chunks: range) -> tuple[np.ndarray, set[int]]:
+  """(document, position) of all rows; documents that may be incomplete."""
   first = chunks.start * source.read_rows
   last = min(chunks.stop * source.read_rows, source.rows)
-  for start in range(first, last, step):
-    rows_R2 = source.positions(start, min(start + step, last))
-    lowest = rows_R2[:, 0].min()
-    yield rows_R2[rows_R2[:, 0] > lowest]
+  starts = range(first, last, source.write_rows)
+  lanes = source.manifest.lanes
+  parts, cut = [], set()
+  for i, start in enumerate(starts):
+    rows_R2 = source.positions(start, min(start + source.write_rows, last))
+    parts.append(rows_R2)
+    if i < lanes and first > 0:
+      cut.add(int(rows_R2[:, 0].min()))
+    if i >= len(starts) - lanes:
+      cut.add(int(rows_R2[:, 0].max()))
+  return np.concatenate(parts), cut
 
 
 def _check(source: store.Store, chunks: range) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sae_jax.report import page, plots, say
-from sae_jax.report.entries import Entry, Evaluation
+from sae_jax.report.entries import Entry
 
 _BINS_PER_DECADE = 5
 _MAX_POINTS = 3000  # of the scatter plot
@@ -37,9 +37,14 @@ def _dead_line(entry: Entry, name_it: bool) -> str:
   dead = int(np.sum(fires_F == 0))
   dense = int(np.sum(fires_F > 0.1 * rows))
   head = f"{entry.name}: " if name_it else ""
+  fired = (
+    f"{dead:,} of {len(fires_F):,} latents never fired"
+    if dead
+    else f"All {len(fires_F):,} latents fired at least once"
+  )
   return (
-    f"{head}{dead:,} of {len(fires_F):,} latents never fired on"
-    f" {rows:,} held-out rows; {dense:,} fire on more than 10 % of them."
+    f"{head}{fired} on {rows:,} held-out rows; {dense:,} on more than 10 % of"
+    " them."
   )
 
 

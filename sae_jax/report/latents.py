@@ -93,8 +93,11 @@ def _token(
   text: str, value: float | None, highest: float, at: bool
 ) -> dict[str, Any]:
   share = 0.0 if not value or highest <= 0 else min(1.0, value / highest)
+  # A shaded space would stay behind at the end of the line before.
+  space = " " if text.startswith(" ") and text.strip(" ") else ""
   return {
-    "pieces": visible(text),
+    "space": space,
+    "pieces": visible(text[len(space) :]),
     "value": say.number(value) if value else "",
     # The weakest activation is still a visible tint.
     "shade": f"{max(share, 0.06):.2f}".lstrip("0") if share else "",

@@ -31,8 +31,8 @@ def write_report(
   shown = entries.read(paths)
   several = len(shown) > 1
   html = page.render(
-    title=f"{len(shown)} dictionaries" if several else shown[0].name,
-    lead="; ".join(_lead(entry, several) for entry in shown),
+    title=f"{len(shown)} dictionaries" if several else _title(shown[0]),
+    lead="; ".join(map(_lead, shown)),
     sections=[
       summary.section(shown),
       curves.section(shown),
@@ -53,22 +53,29 @@ def write_report(
   return out
 
 
-def _lead(entry: Entry, name_it: bool) -> str:
-  """What it is, in one line: width, sparsity, hook, model."""
+def _title(entry: Entry) -> str:
+  """The model and hook where they are known, else the directory's name."""
+  origin = (entry.sae or {}).get("metadata", {})
+  model, hook = origin.get("model_name"), origin.get("hook_name")
+  if not (model and hook):
+    return entry.name
+  if model.startswith(("/", "~", ".")):  # a path; a hub id is a name
+    model = pathlib.PurePath(model).name
+  return f"{model}, {hook}"
+
+
+def _lead(entry: Entry) -> str:
+  """What it is, in one line: kind, width, sparsity, hook, place."""
   sae = entry.sae or {}
   found = entry.evaluation.metrics if entry.evaluation else {}
-  origin = sae.get("metadata", {})
-  width = sae.get("d_sae") or found.get("latents")
   words = "Sparse autoencoder"
-  if width:
+  if width := sae.get("d_sae") or found.get("latents"):
     words += f", {width:,} latents"
   if "k" in sae:
     words += f", top {sae['k']}"
-  if hook := origin.get("hook_name") or found.get("hook"):
+  if hook := sae.get("metadata", {}).get("hook_name") or found.get("hook"):
     words += f", on {hook}"
-  if origin.get("model_name"):
-    words += f" of {origin['model_name']}"
-  return f"{entry.name}: {words}" if name_it else words
+  return f"{entry.name}: {words}"
 
 
 def _provenance(shown: Sequence[Entry]) -> page.Section:
