@@ -96,9 +96,15 @@ class _Plan:
   edits: tuple[tuple[hooks_lib.Hook, hooks_lib.Edit], ...]
 
   @property
+  def end(self) -> hooks_lib.Hook:
+    """The stream that the scan ends with; tapping it costs nothing."""
+    return hooks_lib.Hook(self.blocks - 1, "resid_post")
+
+  @property
   def slots(self) -> dict[str, tuple[int, ...]]:
     """site -> the layers tapped there while the whole blocks run."""
-    scanned = [hook for hook in self.taps if hook not in self.tail]
+    elsewhere = (*self.tail, self.end)
+    scanned = [hook for hook in self.taps if hook not in elsewhere]
     return {
       site: tuple(hook.layer for hook in scanned if hook.site == site)
       for site in hooks_lib.SITES
@@ -194,6 +200,7 @@ def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin):
     for site, layers in plan.slots.items()
     for i, layer in enumerate(layers)
   }
+  found[plan.end] = h_BTD
   if plan.tail:
     found |= _run_tail(model, plan, h_BTD, at, mask_BT, slides_L)
   return h_BTD, found, cache
