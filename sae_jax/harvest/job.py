@@ -23,6 +23,8 @@ from sae_jax.harvest import rows as rows_lib
 from sae_jax.harvest import source as source_lib
 from sae_jax.store import draining, layout, location, writer
 
+# Hashes say what is in them.
+_MAY_MOVE = ("model", "text.path", "text_source")
 _CONFIRM = "restore the old value to go on, or choose another --out"
 
 
@@ -210,13 +212,15 @@ def _check_same(
   """Refuses to go on with other settings, another model or another text."""
   now = _config_dict(config)
   for name, before, value in artifacts.differences(found.config, now):
+    if name in _MAY_MOVE:
+      continue
     raise errors.InputError(
       f"--out={place.path} was harvested with {name} = {before!r}, now it is"
       f" {value!r}; {_CONFIRM}"
     )
   for name, value in dataclasses.asdict(source.provenance).items():
     before = getattr(found, name)
-    if before != value:
+    if before != value and name not in _MAY_MOVE:
       raise errors.InputError(
         f"--out={place.path} was harvested with {name} = {before!r}, now it is"
         f" {value!r}: the model or the text has changed; {_CONFIRM}"
@@ -280,9 +284,16 @@ def _lock(place: location.Location) -> Iterator[None]:
       " choose another"
     ) from error
   with artifacts.lock(place.directory):
-    yield
-    if place.read(layout.MANIFEST) is not None:
-      (place.directory / ".lock").unlink(missing_ok=True)
+    try:
+      yield
+    finally:
+      begun = place.read(layout.START) is not None
+      done = place.read(layout.MANIFEST) is not None
+      if done or not begun:  # nobody will write here
+        (place.directory / ".lock").unlink(missing_ok=True)
+      progress = place.directory / "progress"
+      if not begun and progress.exists() and not any(progress.iterdir()):
+        progress.rmdir()
 
 
 @contextlib.contextmanager

@@ -106,4 +106,6 @@ def _load(
       layers=deepest.layer + 1,
     )
   except errors.InputError as error:
-    raise errors.InputError(f"{deepest.canonical}: {error}") from error
+    raise errors.InputError(
+      f"{error} (loading what {deepest.canonical} needs)"
+    ) from error

@@ -7,6 +7,7 @@ harvesting process beats: a small file that changes every few seconds. A beat
 that stands still, by the watcher's own clock, means that the process is dead.
 """
 
+import contextlib
 import json
 import threading
 import time
@@ -77,7 +78,8 @@ class Heartbeat:
   """Beats from a thread while this process harvests; a context manager."""
 
   def __init__(self, place: location.Location, process: int):
-    self._place, self._process = place, process
+    self._place = place
+    self._file = f"progress/process-{process:04d}.json"
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -90,7 +92,11 @@ class Heartbeat:
     self._stop.set()
     self._thread.join()
     if error is not None:
-      self._beat(f"stopped: {str(error) or kind.__name__}", -1)
+      with contextlib.suppress(errors.InputError, OSError):  # the disk is full
+        if self._place.read(layout.START) is None:  # nothing was begun
+          self._place.delete([self._file])
+        else:
+          self._beat(f"stopped: {str(error) or kind.__name__}", -1)
 
   def _run(self) -> None:
     beat = 0
@@ -105,9 +111,7 @@ class Heartbeat:
 
   def _beat(self, state: str, beat: int) -> None:
     value = {"state": state, "beat": beat, "started": time.time()}
-    self._place.write(
-      f"progress/process-{self._process:04d}.json", json.dumps(value).encode()
-    )
+    self._place.write(self._file, json.dumps(value).encode())
 
 
 class Watch:

@@ -244,7 +244,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
   (tmp_path / "notes.txt").write_text("mine")
   with pytest.raises(errors.InputError, match=r"holds 'notes\.txt'"):
     fake_harvest.run(tmp_path)
-  assert (tmp_path / "notes.txt").read_text() == "mine"
+  assert tree(tmp_path) == {"notes.txt": b"mine"}
 
 
 def test_nothing_to_keep(tmp_path):
@@ -255,6 +255,16 @@ def test_nothing_to_keep(tmp_path):
   source = dataclasses.replace(fake_harvest.source(), open_batches=only_bos)
   with pytest.raises(errors.InputError, match="every token is dropped"):
     fake_harvest.job.run(fake_harvest.config(), source, tmp_path / "s")
+  assert not tree(tmp_path / "s")
+
+
+def test_model_and_text_may_move(tmp_path):
+  path = tmp_path / "s"
+  fake_harvest.run(tmp_path / "whole")
+  with pytest.raises(KeyboardInterrupt):
+    interrupted(path, KeyboardInterrupt())
+  fake_harvest.run(path, {"text_source": "/b.txt"}, model="/elsewhere")
+  assert tree(path) == tree(tmp_path / "whole")
 
 
 def test_a_full_disk_says_so(tmp_path, monkeypatch):
