@@ -69,11 +69,28 @@ def test_family_equals_transformers(hf_pair, name):
     assert error < RTOL, hook
   assert _close(out.logits_BTV, theirs.logits, valid) < RTOL
 
+
+# One of each kind of attention, position and norm; the others are slow tests.
+_QUICK = ("mistral", "qwen3", "gemma2", "gemma3", "gpt2", "pythia")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow)
+    for name in lm_cases.CASES
+  ],
+)
+def test_cached_greedy_search_equals_transformers(hf_pair, name):
+  pair = hf_pair(name)
+  tokens = _batch()[0]
   prompts = [
-    row[m][:length].tolist()
-    for row, m, length in zip(tokens, valid, (12, 9, 7), strict=True)
+    row[:length].tolist()
+    for row, length in zip(tokens, (12, 9, 7), strict=True)
   ]
-  ours = lm_lib.generate_tokens(lm, prompts, max_new_tokens=20, stop_tokens=())
+  ours = lm_lib.generate_tokens(
+    pair.load(), prompts, max_new_tokens=20, stop_tokens=()
+  )
   _assert_greedy(pair.torch, prompts, ours)
 
 
