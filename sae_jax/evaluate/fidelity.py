@@ -77,20 +77,20 @@ def measure(
   add, zeros = _compiled(dictionary, mesh)
   totals = zeros()
   host = _Host(dictionary.latents, dictionary.d_model)
-  waiting = None
+  waiting = []  # read one batch late: the device is never waited for
   for i, batch in enumerate(
     scan.batches(source, hook, chunks, batch_rows=batch_rows, mesh=mesh)
   ):
     totals, by_row_5B, shift_D = add(
       totals, dictionary, batch.x_BD, center_D, np.int32(batch.rows)
     )
-    if waiting is not None:
-      host.add_rows(*waiting)
-    waiting = (by_row_5B, shift_D, batch.rows)
+    waiting.append((by_row_5B, shift_D, batch.rows))
+    if len(waiting) > 1:
+      host.add_rows(*waiting.pop(0))
     if (i + 1) % _BATCHES_PER_FLUSH == 0:
       host.add_latents(jax.device_put(totals, jax.NamedSharding(mesh, jax.P())))
       totals = zeros()
-  host.add_rows(*waiting)
+  host.add_rows(*waiting.pop())
   host.add_latents(jax.device_put(totals, jax.NamedSharding(mesh, jax.P())))
   return host.result(hook)
 
@@ -101,7 +101,6 @@ def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
   Each lane of rows has its own totals: [lanes, F], summed on the host.
   """
   by_latent = jax.P(on_mesh.ROWS, "latent")
-  of_totals = _Totals(by_latent, by_latent, by_latent)
   place = functools.partial(jax.NamedSharding, mesh)
   everywhere = place(jax.P())
   shape = (on_mesh.lanes(mesh), dictionary.latents)
@@ -116,20 +115,20 @@ def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
       local,
       mesh=mesh,
       in_specs=(
-        of_totals,
+        by_latent,
         on_mesh.specs(dictionary),
         jax.P(on_mesh.ROWS, None),
         jax.P(),
         jax.P(),
       ),
-      out_specs=(of_totals, jax.P(None, on_mesh.ROWS), jax.P()),
+      out_specs=(by_latent, jax.P(None, on_mesh.ROWS), jax.P()),
       check_vma=False,
     ),
     donate_argnums=0,
-    out_shardings=(jax.tree.map(place, of_totals), everywhere, everywhere),
+    out_shardings=(place(by_latent), everywhere, everywhere),
   )
 
-  @functools.partial(jax.jit, out_shardings=jax.tree.map(place, of_totals))
+  @functools.partial(jax.jit, out_shardings=place(by_latent))
   def zeros():
     return _Totals(
       jnp.zeros(shape, jnp.int32),

@@ -23,7 +23,6 @@ from sae_jax.interpret import on_mesh
 
 _RESAMPLES = 2000  # of the bootstrap: 95 % limits to about 1/40 of their width
 _PAD_TO = 64  # sequence lengths are rounded up to this, to compile few shapes
-_ARMS = ("clean", "spliced", "zero", "mean")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,22 +138,21 @@ def _run(dictionary, model, hook, batch: _Batch, mean_D) -> np.ndarray:
     "zero": (lm.Edit(hook, replace, (np.zeros_like(mean_D), kept_BT)),),
     "mean": (lm.Edit(hook, replace, (mean_D, kept_BT)),),
   }
-  clean_BTV, sums = None, [batch.weight_BT.sum(-1)]
-  for arm in _ARMS:
+
+  def read(arm: str) -> tuple[jax.Array, jax.Array]:
     logits_BTV = lm.logits(
       model, batch.tokens_BT, batch.mask_BT, edits=edits[arm]
     )
-    sums.append(
-      _cross_entropy(
-        logits_BTV, batch.tokens_BT, batch.weight_BT, mesh=model.mesh
-      )
+    return logits_BTV, _cross_entropy(
+      logits_BTV, batch.tokens_BT, batch.weight_BT, mesh=model.mesh
     )
-    if arm == "clean":
-      clean_BTV = logits_BTV
-    if arm == "spliced":
-      kl_B = _kl(clean_BTV, logits_BTV, batch.weight_BT, mesh=model.mesh)
-      clean_BTV = None  # the largest array here; let it go before two more
-  return np.stack(list(map(np.asarray, [*sums, kl_B])))
+
+  clean_BTV, clean_B = read("clean")
+  spliced_BTV, spliced_B = read("spliced")
+  kl_B = _kl(clean_BTV, spliced_BTV, batch.weight_BT, mesh=model.mesh)
+  del clean_BTV, spliced_BTV  # the largest arrays by far; there come two more
+  losses = (clean_B, spliced_B, read("zero")[1], read("mean")[1], kl_B)
+  return np.stack([batch.weight_BT.sum(-1), *map(np.asarray, losses)])
 
 
 @functools.cache

@@ -59,8 +59,8 @@ def lottery(rows: np.ndarray, latents: np.ndarray, seed: int) -> np.ndarray:
   The finaliser of splitmix64 (Steele, Lea & Flood 2014) over a mix of both.
   """
   with np.errstate(over="ignore"):
-    z = np.uint64(rows) * np.uint64(0x9E3779B97F4A7C15)
-    z += np.uint64(latents) * np.uint64(0xD1B54A32D192ED03)
+    z = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z += latents.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
     z += np.uint64(seed)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

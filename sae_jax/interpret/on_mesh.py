@@ -8,6 +8,7 @@ travel candidate values of the top-k and reconstructions, nothing wider.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,11 @@ def lanes(mesh: jax.sharding.Mesh) -> int:
 
 def specs(dictionary: sae.Sae) -> sae.Sae:
   """The dictionary with partition specs for arrays."""
-  rows = jax.P("latent", None)
+  rows: Any = jax.P("latent", None)
+  latents: Any = jax.P("latent")
+  whole: Any = jax.P()
   params = sae.Params(
-    w_enc_FD=rows, w_dec_FD=rows, b_enc_F=jax.P("latent"), b_dec_D=jax.P()
+    w_enc_FD=rows, w_dec_FD=rows, b_enc_F=latents, b_dec_D=whole
   )
   return dataclasses.replace(dictionary, params=params)
 

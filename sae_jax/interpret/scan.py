@@ -37,7 +37,8 @@ class Wanted:
 
 def key(documents: np.ndarray, positions: np.ndarray) -> np.ndarray:
   """One int64 per (document, position); orders by document, then position."""
-  return np.int64(documents) << 32 | np.int64(positions)
+  high, low = np.asarray(documents, np.int64), np.asarray(positions, np.int64)
+  return high << 32 | low
 
 
 def batches(

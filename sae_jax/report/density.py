@@ -5,19 +5,38 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sae_jax.report import page, plots, say
-from sae_jax.report.entries import Entry
+from sae_jax.report.entries import Entry, evaluated
 
 _BINS_PER_DECADE = 5
 _MAX_POINTS = 3000  # of the scatter plot
 
 
+class _Rates(NamedTuple):
+  """Of one evaluated dictionary."""
+
+  name: str
+  fires_F: np.ndarray
+  mean_F: np.ndarray
+  rows: int
+
+
 def section(entries: Sequence[Entry]) -> page.Section:
   """Firing rates of every evaluated dictionary."""
-  measured = [e for e in entries if e.evaluation and e.evaluation.arrays]
+  measured = [
+    _Rates(
+      entry.name,
+      evaluation.arrays["fires_F"],
+      evaluation.arrays["mean_F"],
+      evaluation.metrics["rows"],
+    )
+    for entry, evaluation in evaluated(entries)
+    if evaluation.arrays
+  ]
   if not measured:
     blocks = [
       page.missing(
@@ -26,17 +45,17 @@ def section(entries: Sequence[Entry]) -> page.Section:
     ]
   else:
     blocks = [
-      page.text(" ".join(_dead_line(e, len(measured) > 1) for e in measured)),
+      page.text(" ".join(_dead_line(r, len(measured) > 1) for r in measured)),
       page.figures([_histogram(measured), _scatter(measured)], wide=True),
     ]
   return page.Section(id="density", title="Firing rates", blocks=blocks)
 
 
-def _dead_line(entry: Entry, name_it: bool) -> str:
-  fires_F, rows = _fires(entry)
+def _dead_line(rates: _Rates, name_it: bool) -> str:
+  fires_F, rows = rates.fires_F, rates.rows
   dead = int(np.sum(fires_F == 0))
   dense = int(np.sum(fires_F > 0.1 * rows))
-  head = f"{entry.name}: " if name_it else ""
+  head = f"{rates.name}: " if name_it else ""
   fired = (
     f"{dead:,} of {len(fires_F):,} latents never fired"
     if dead
@@ -48,20 +67,15 @@ def _dead_line(entry: Entry, name_it: bool) -> str:
   )
 
 
-def _fires(entry: Entry) -> tuple[np.ndarray, int]:
-  evaluation: Evaluation = entry.evaluation
-  return evaluation.arrays["fires_F"], evaluation.metrics["rows"]
-
-
-def _histogram(measured: Sequence[Entry]) -> page.Figure:
-  rarest = min(-math.log10(_fires(e)[1]) for e in measured)  # one row
+def _histogram(measured: Sequence[_Rates]) -> page.Figure:
+  rarest = min(-math.log10(r.rows) for r in measured)  # one row
   bins = math.ceil(-rarest * _BINS_PER_DECADE) + 1
   width = 1 / _BINS_PER_DECADE
   edges = np.linspace(-bins * width, 0, bins + 1)
   never = edges[0] - 2.5 * width
   data = []
-  for i, entry in enumerate(measured):
-    fires_F, rows = _fires(entry)
+  for i, rates in enumerate(measured):
+    fires_F, rows = rates.fires_F, rates.rows
     alive = fires_F[fires_F > 0]
     counts, _ = np.histogram(np.log10(alive / rows), edges)
     spans = [
@@ -71,7 +85,7 @@ def _histogram(measured: Sequence[Entry]) -> page.Figure:
     data.append(
       {
         "type": "bar",
-        "name": entry.name,
+        "name": rates.name,
         "x": [never, *(edges[:-1] + width / 2).tolist()],
         "y": [int(np.sum(fires_F == 0)), *counts.tolist()],
         "width": 0.9 * width,
@@ -107,10 +121,10 @@ def _histogram(measured: Sequence[Entry]) -> page.Figure:
   )
 
 
-def _scatter(measured: Sequence[Entry]) -> page.Figure:
+def _scatter(measured: Sequence[_Rates]) -> page.Figure:
   data, lowest, thinned = [], -1, False
-  for i, entry in enumerate(measured):
-    fires_F, rows = _fires(entry)
+  for i, rates in enumerate(measured):
+    fires_F, rows = rates.fires_F, rates.rows
     latents = np.flatnonzero(fires_F)
     if len(latents) > _MAX_POINTS:
       rng = np.random.default_rng(0)
@@ -118,14 +132,13 @@ def _scatter(measured: Sequence[Entry]) -> page.Figure:
       thinned = True
     rate = fires_F[latents] / rows
     lowest = min(lowest, math.floor(-math.log10(rows)))
-    mean_F = entry.evaluation.arrays["mean_F"]
     data.append(
       {
         "type": "scatter",
         "mode": "markers",
-        "name": entry.name,
+        "name": rates.name,
         "x": np.round(rate, 8).tolist(),
-        "y": [float(f"{v:.4g}") for v in mean_F[latents]],
+        "y": [float(f"{v:.4g}") for v in rates.mean_F[latents]],
         "text": [f"latent {n}" for n in latents],
         "hovertemplate": "%{text}<br>fires on %{x:.3~%}<br>"
         "mean %{y:.3~g}<extra></extra>",

@@ -87,6 +87,11 @@ def read(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
   return entries
 
 
+def evaluated(entries: Sequence[Entry]) -> list[tuple[Entry, Evaluation]]:
+  """The entries that have an evaluation, with it."""
+  return [(e, e.evaluation) for e in entries if e.evaluation is not None]
+
+
 def _entry(
   name: str, path: pathlib.Path, evaluation: Evaluation | None
 ) -> Entry:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_jax.report import page, say
-from sae_jax.report.entries import Entry
+from sae_jax.report.entries import Entry, evaluated
 
 _ARROWS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 
 
 def section(entries: Sequence[Entry]) -> page.Section:
   """The sample of latents of every evaluated dictionary."""
-  shown = [e for e in entries if e.evaluation and e.evaluation.contexts]
+  shown = [
+    (entry.name, evaluation.contexts)
+    for entry, evaluation in evaluated(entries)
+    if evaluation.contexts
+  ]
   if not shown:
     blocks = [
       page.missing(
@@ -24,10 +28,10 @@ def section(entries: Sequence[Entry]) -> page.Section:
     ]
   else:
     blocks = []
-    for i, entry in enumerate(shown):
+    for i, (name, contexts) in enumerate(shown):
       if len(shown) > 1:
-        blocks.append(page.heading(entry.name))
-      blocks += _cards(entry.evaluation.contexts, f"r{i}-" if i else "")
+        blocks.append(page.heading(name))
+      blocks += _cards(contexts, f"r{i}-" if i else "")
   return page.Section(id="latents", title="Latents", blocks=blocks)
 
 

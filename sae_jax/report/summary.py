@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_jax.report import page, plots, say
-from sae_jax.report.entries import Entry
+from sae_jax.report.entries import Entry, evaluated
 
 # What a reader should know about each number of an evaluation.
 _MEANINGS = (
@@ -142,44 +142,41 @@ def _last(entry: Entry, name: str) -> float | None:
 
 
 def _evaluations(shown: Sequence[Entry]) -> list[page.Block]:
-  evaluated = [e for e in shown if e.evaluation]
-  if not evaluated:
+  found = [(e.name, card.metrics) for e, card in evaluated(shown)]
+  if not found:
     return []
-  with_lm = [e for e in evaluated if "eval/ce_clean" in e.evaluation.metrics]
+  several = len(shown) > 1
+  with_lm = [(name, card) for name, card in found if "eval/ce_clean" in card]
   blocks = [page.heading("On held-out text")]
   if with_lm:
-    blocks.append(
-      page.figures([_losses(e, len(shown) > 1) for e in with_lm], wide=True)
-    )
-  for entry in with_lm:
-    found = entry.evaluation.metrics
+    figures = [_losses(card, name if several else "") for name, card in with_lm]
+    blocks.append(page.figures(figures, wide=True))
+  for name, card in with_lm:
     blocks.append(
       page.text(
-        (f"{entry.name}: " if len(shown) > 1 else "")
-        + f"Language-model losses over {found['lm_tokens']:,} predictions in"
-        f" {found['lm_contexts']:,} held-out contexts; activations"
-        f" {found['lm_positions']}. That is"
-        f" {say.percent(found['lm_replaced_frac'])} of the positions."
+        (f"{name}: " if several else "")
+        + f"Language-model losses over {card['lm_tokens']:,} predictions in"
+        f" {card['lm_contexts']:,} held-out contexts; activations"
+        f" {card['lm_positions']}. That is"
+        f" {say.percent(card['lm_replaced_frac'])} of the positions."
       )
     )
   rows = []
-  for name, meaning in _MEANINGS:
-    values = [e.evaluation.metrics.get(name) for e in evaluated]
+  for metric, meaning in _MEANINGS:
+    values = [card.get(metric) for _, card in found]
     if any(value is not None for value in values):
-      rows.append([name, *(say.number(v, 4) for v in values), meaning])
-  heads = [e.name for e in evaluated] if len(evaluated) > 1 else [""]
+      rows.append([metric, *(say.number(v, 4) for v in values), meaning])
+  heads = [name for name, _ in found] if len(found) > 1 else [""]
   blocks.append(page.table(rows, head=["", *heads, ""]))
   return blocks
 
 
-def _losses(entry: Entry, name_it: bool) -> page.Figure:
+def _losses(card: dict[str, Any], name: str) -> page.Figure:
   """The four losses on one scale: how far from clean, how far from zero."""
-  found = entry.evaluation.metrics
   arms = ("clean", "spliced", "mean", "zero")
-  values = [found[f"eval/ce_{arm}"] for arm in arms]
+  values = [card[f"eval/ce_{arm}"] for arm in arms]
   return page.Figure(
-    title="What the language model loses"
-    + (f": {entry.name}" if name_it else ""),
+    title="What the language model loses" + (f": {name}" if name else ""),
     caption="cross-entropy in nats per token, by what it reads at the hook",
     height=130,
     spec={

@@ -62,7 +62,8 @@ def test_headline_figures_and_sections(run, evaluation, tmp_path):
     "Loss recovered 0.9572 95 % interval 0.9511 to 0.9624, 64 contexts",
     "Training tokens 1.23 M 600 steps",
     "Wall time 3 min 34 s",
-    "4,608 latents, top 32, on blocks.9.hook_resid_post of SmolLM2-135M",
+    "SmolLM2-135M-Instruct, blocks.9.hook_resid_post",
+    "run: Sparse autoencoder, 4,608 latents, top 32, on blocks.9.hook_res",
     "held-out contexts; activations replaced at the positions that are rows",
   ):
     assert words in page.text, words
