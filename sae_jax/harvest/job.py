@@ -7,7 +7,6 @@ that was killed goes on from its records to the same bytes.
 """
 
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -15,17 +14,13 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, errors, interrupt, metrics, store, version
-from sae_jax import config as config_lib
+from sae_jax import artifacts, errors, interrupt, metrics, store
+from sae_jax.harvest import begin
 from sae_jax.harvest import config as harvest_config
 from sae_jax.harvest import lanes as lanes_lib
 from sae_jax.harvest import rows as rows_lib
 from sae_jax.harvest import source as source_lib
 from sae_jax.store import draining, layout, location, writer
-
-# Hashes say what is in them.
-_MAY_MOVE = ("model", "text.path", "text_source")
-_CONFIRM = "restore the old value to go on, or choose another --out"
 
 
 def harvest(
@@ -69,7 +64,7 @@ def run(
   with _lock(place) if lead else contextlib.nullcontext():
     finished = _finished(place)
     if finished is not None:
-      _check_same(place, finished, config, source)
+      begin.check_same(place, finished, config, source)
       if lead:
         writer.clean(place)
       return finished
@@ -82,7 +77,7 @@ def run(
             " command again to go on where it stopped"
           )
 
-      out_writer = _open_writer(config, source, place, lead, stall_seconds)
+      out_writer = begin.open_writer(config, source, place, lead, stall_seconds)
       manifest = out_writer.manifest
       mine = [n for n in range(config.lanes) if n % processes == process]
       with _progress(manifest, mine, show=lead) as progress:
@@ -109,82 +104,6 @@ def run(
   return finished
 
 
-def _open_writer(
-  config: harvest_config.HarvestConfig,
-  source: source_lib.Source,
-  place: location.Location,
-  lead: bool,
-  stall_seconds: float,
-) -> store.StoreWriter:
-  """Goes on with the store, or lets the lead begin it."""
-  if not lead:
-    draining.until(
-      lambda: place.read(layout.START) is not None,
-      place,
-      "process 0 to begin the store",
-      stall_seconds=stall_seconds,
-    )
-  found = store.StoreWriter.resume(place.path, lead=lead)
-  if found is not None:
-    _check_same(place, found.manifest, config, source)
-    return found
-  strange = [n for n in place.names("") if not n.startswith(("progress/", "."))]
-  if strange and not all(name.endswith("/zarr.json") for name in strange):
-    raise errors.InputError(
-      f"--out={place.path} holds {strange[0]!r} but no unfinished store; choose"
-      " an empty or new directory"
-    )
-  return store.StoreWriter(place.path, _begin(config, source))
-
-
-def _begin(
-  config: harvest_config.HarvestConfig, source: source_lib.Source
-) -> store.Manifest:
-  """The manifest that a harvest starts with; runs a batch for its sizes."""
-  special = source.special if config.drop_special else {}
-  batches = source.open_batches(0, 0)
-  look = rows_lib.first_look(source.activations, batches, special)
-  if not look.widths:
-    raise errors.InputError(
-      f"{source.provenance.text_source}: every token is dropped (they are"
-      " all special tokens, or not finite); give other text, or set"
-      " drop_special=False"
-    )
-  multiple = config.outlier_norm_multiple
-  batch_tokens = config.batch_size * config.text.context_length
-  return store.Manifest(
-    hooks=look.widths,
-    rows=config.rows,
-    requested_rows=config.rows,
-    read_rows=config.read_rows,
-    write_rows=config.write_rows,
-    context_length=config.text.context_length,
-    batch_size=config.batch_size,
-    # About one chunk of tokens for one of activations.
-    group_batches=max(1, config.write_rows // batch_tokens),
-    lanes=config.lanes,
-    window=config.window,
-    seed=config.seed,
-    filters={
-      "drop_special": config.drop_special,
-      "largest_norms": {
-        hook: norm * multiple for hook, norm in look.median_norms.items()
-      }
-      if multiple
-      else {},
-    },
-    config=_config_dict(config),
-    code_version=version.__version__,
-    model=source.provenance.model,
-    weights_hash=source.provenance.weights_hash,
-    tokenizer_hash=source.provenance.tokenizer_hash,
-    prepends_bos=source.provenance.prepends_bos,
-    chat_template=source.provenance.chat_template,
-    text_source=source.provenance.text_source,
-    text_fingerprint=source.provenance.text_fingerprint,
-  )
-
-
 def _filters(
   config: harvest_config.HarvestConfig,
   source: source_lib.Source,
@@ -194,37 +113,6 @@ def _filters(
     special=source.special if config.drop_special else {},
     largest_norms=largest_norms,
   )
-
-
-def _config_dict(config: harvest_config.HarvestConfig) -> dict[str, Any]:
-  """The fields that the bytes depend on."""
-  value = config_lib.to_dict(config)
-  del value["mesh"]
-  return value
-
-
-def _check_same(
-  place: location.Location,
-  found: store.Manifest,
-  config: harvest_config.HarvestConfig,
-  source: source_lib.Source,
-) -> None:
-  """Refuses to go on with other settings, another model or another text."""
-  now = _config_dict(config)
-  for name, before, value in artifacts.differences(found.config, now):
-    if name in _MAY_MOVE:
-      continue
-    raise errors.InputError(
-      f"--out={place.path} was harvested with {name} = {before!r}, now it is"
-      f" {value!r}; {_CONFIRM}"
-    )
-  for name, value in dataclasses.asdict(source.provenance).items():
-    before = getattr(found, name)
-    if before != value and name not in _MAY_MOVE:
-      raise errors.InputError(
-        f"--out={place.path} was harvested with {name} = {before!r}, now it is"
-        f" {value!r}: the model or the text has changed; {_CONFIRM}"
-      )
 
 
 def _finished(place: location.Location) -> store.Manifest | None:

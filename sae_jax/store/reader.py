@@ -14,10 +14,9 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
-import tensorstore as ts
 
 from sae_jax import errors
-from sae_jax.store import draining, layout, location, statistics
+from sae_jax.store import checked, draining, layout, location, statistics
 
 # `model.layers.12`, `transformer.h.12`, …: the output of a layer.
 _HUGGING_FACE = re.compile(r"[a-z_.]*\.(?:layers|h)\.(\d+)")
@@ -46,7 +45,7 @@ class Store:
   def __init__(self, place: location.Location, manifest: layout.Manifest):
     self.place = place
     self.manifest = manifest
-    self._arrays: dict[str, ts.TensorStore] = {}
+    self._checked = checked.Checked(place, manifest)
     self._present: set[int] = set()  # write chunks known to be whole
 
   @property
@@ -120,7 +119,7 @@ class Store:
     """The read chunks x_ND bfloat16 in the order given, read concurrently."""
     step = self.read_rows
     spans = [(c * step, min((c + 1) * step, self.rows)) for c in chunks]
-    return self._read(layout.activations(self.hook(hook)), spans)
+    return self._checked.read(layout.activations(self.hook(hook)), spans)
 
   def positions(self, start: int, stop: int) -> np.ndarray:
     """int32 [n, 2]: the (document, position) of each row."""
@@ -133,7 +132,7 @@ class Store:
 
   def read_array(self, name: str, start: int, stop: int) -> np.ndarray:
     """A span of the array of that name (see `layout`)."""
-    return self._read(name, [(start, stop)])[0]
+    return self._checked.read(name, [(start, stop)])[0]
 
   def context(self, row: int, before: int = 20, after: int = 10) -> Context:
     """The row's token with up to `before` and `after` tokens around it."""
@@ -246,76 +245,8 @@ class Store:
       raise errors.InputError(
         f"{self.path} is still being harvested; its statistics come last"
       )
-    data = self._checked_file(layout.STATS)
+    data = self._checked.file(layout.STATS)
     return statistics.from_bytes(data, self.hooks)
-
-  def _checked_file(self, name: str) -> bytes:
-    data = self.place.read(name)
-    if data is None:
-      raise errors.InputError(
-        f"{self.path}/{name} is missing; restore it, or harvest again"
-      )
-    if layout.digest(data) != self.manifest.files[name]:
-      raise errors.InputError(
-        f"{self.path}/{name} is damaged: its bytes do not match the manifest;"
-        " restore it, or harvest again"
-      )
-    return data
-
-  def _array(self, name: str) -> ts.TensorStore:
-    if name not in self._arrays:  # two threads may both open it: no harm
-      if self.manifest.files:
-        self._checked_file(f"{name}/zarr.json")
-      self._arrays[name] = layout.open_array(self.place, self.manifest, name)
-    return self._arrays[name]
-
-  def _read(
-    self, name: str, spans: Sequence[tuple[int, int]]
-  ) -> list[np.ndarray]:
-    array = self._array(name)
-    for start, stop in spans:
-      if not 0 <= start <= stop <= array.shape[0]:
-        what = "documents" if name == layout.TOKENS else "rows"
-        raise errors.InputError(
-          f"{self.path}: {what} {start}..{stop} of {name} asked for, there are"
-          f" {array.shape[0]}"
-        )
-    batch = ts.Batch()
-    futures = [array[a:b].read(batch=batch) for a, b in spans]
-    batch.submit()
-    found = []
-    for (start, stop), future in zip(spans, futures, strict=True):
-      try:
-        found.append(np.asarray(future.result()))
-      except (ValueError, OSError) as error:
-        raise self._damage(name, start, stop, error) from error
-    return found
-
-  def _damage(
-    self, name: str, start: int, stop: int, error: Exception
-  ) -> Exception:
-    """Finds the first read chunk in the span that fails, and says so."""
-    if name == layout.TOKENS:
-      read = self.manifest.batch_size
-      write = read * self.manifest.group_batches
-      what = "documents"
-    else:
-      read, write, what = self.read_rows, self.write_rows, "rows"
-    array = self._array(name)
-    for chunk in range(start // read, -(-stop // read)):
-      first, last = chunk * read, min((chunk + 1) * read, array.shape[0])
-      try:
-        array[first:last].read().result()
-      except (ValueError, OSError) as found:
-        error = found
-        break
-    text = str(error)
-    missing = "NOT_FOUND" in text
-    return errors.InputError(
-      f"{self.path}: {name}: read chunk {first // read} ({what}"
-      f" {first}..{last - 1}, file {layout.chunk_file(name, first // write)})"
-      f" is {'missing' if missing else 'damaged'}: {text}"
-    )
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
