@@ -7,10 +7,10 @@ import json
 import re
 import shutil
 
-import conftest as made
 import numpy as np
 import plotly.graph_objects
 import pytest
+import report_data
 
 from sae_jax import errors, report
 from sae_jax.report import latents, plots, say
@@ -88,7 +88,7 @@ def test_text_from_contexts_stays_text(run, evaluation, tmp_path):
 
 
 def test_names_and_configs_are_escaped(tmp_path):
-  run = made.make_run(tmp_path / 'a<b>&"c')
+  run = report_data.make_run(tmp_path / 'a<b>&"c')
   cfg = json.loads((run / "sae" / "cfg.json").read_text())
   cfg["metadata"]["model_name"] = "</script><script>alert(2)</script>"
   (run / "sae" / "cfg.json").write_text(json.dumps(cfg))
@@ -195,10 +195,10 @@ def test_a_run_without_a_single_metric_yet(run, tmp_path):
 
 
 def test_runs_side_by_side_keep_their_evaluations(tmp_path):
-  first = made.make_run(tmp_path / "a" / "run")
-  second = made.make_run(tmp_path / "b" / "run", seed=1)
-  made.make_evaluation(second / "eval", seed=1)
-  outside = made.make_evaluation(tmp_path / "eval", run=str(first))
+  first = report_data.make_run(tmp_path / "a" / "run")
+  second = report_data.make_run(tmp_path / "b" / "run", seed=1)
+  report_data.make_evaluation(second / "eval", seed=1)
+  outside = report_data.make_evaluation(tmp_path / "eval", run=str(first))
   numbers = json.loads((outside / "metrics.json").read_text())
   (outside / "metrics.json").write_text(json.dumps(numbers | {"eval/fvu": 0.5}))
   page, _ = write([outside, second, first], tmp_path)
