@@ -178,18 +178,14 @@ def _chosen(pre_RC, total, spec):
 
   def best(pre_RC):
     k = min(spec.aux_k, pre_RC.shape[1])
-    values_RK, _ = lax.top_k(pre_RC, k)
+    values_RK, place_RK = lax.top_k(pre_RC, k)
     count_R = sharded.winners(values_RK, spec.aux_k, spec.latent_axis)
-    last_R1 = jnp.take_along_axis(
-      values_RK, jnp.maximum(count_R - 1, 0)[:, None], axis=1
-    )
-    above_RC = pre_RC > last_R1
-    equal_RC = pre_RC == last_R1
-    left_R = count_R - jnp.sum(above_RC, axis=1, dtype=jnp.int32)
-    place_RC = jnp.cumsum(equal_RC, axis=1, dtype=jnp.int32)
-    chosen_RC = above_RC | (equal_RC & (place_RC <= left_R[:, None]))
-    return jnp.where(count_R[:, None] > 0, chosen_RC, False).astype(
-      pre_RC.dtype
+    kept_RK = jnp.arange(k)[None, :] < count_R[:, None]
+    row_R1 = jnp.arange(pre_RC.shape[0])[:, None]
+    return (
+      jnp.zeros_like(pre_RC)
+      .at[row_R1, place_RK]
+      .set(kept_RK.astype(pre_RC.dtype), unique_indices=True)
     )
 
   return lax.cond(total > spec.aux_k, best, lambda _: everything, pre_RC)
