@@ -6,7 +6,8 @@ Runs the model over held-out contexts four times: clean, with the hook's
 activations replaced by their reconstructions, by zero, and by their mean.
 All three replacements touch the same positions: those that are rows of the
 store. The others (special tokens, outlier norms), on which the SAE was never
-trained, pass through unchanged.
+trained, pass through unchanged. (SAELens splices at such positions only, too,
+but zeroes every position, so its zero-ablated loss is another one.)
 """
 
 import dataclasses

@@ -37,6 +37,8 @@ class ContextsConfig:
   quantiles: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3)  # of its activations
   before: int = 32  # tokens shown before the token that fired
   after: int = 12
+  # Search at most so many rows, rounded up to whole write chunks from the end.
+  rows: int = 4_000_000
   batch_rows: int = 8192
   seed: int = 0
 
@@ -46,6 +48,7 @@ class ContextsConfig:
       ("top", 1),
       ("before", 0),
       ("after", 0),
+      ("rows", 1),
       ("batch_rows", 1),
     ):
       if getattr(self, name) < least:
@@ -111,7 +114,7 @@ def collect(
     dictionary: the SAE.
     source: a store of the hook it was trained on.
     hook: the store's hook.
-    chunks: consecutive read chunks to search.
+    chunks: consecutive read chunks to search, at most `config.rows` rows.
     choices: see `choose`.
     tokenizer: of the store's model.
     mesh: where the rows are encoded.
@@ -125,7 +128,13 @@ def collect(
   config = config or ContextsConfig()
   latents_S = np.array([c.latent for c in choices], np.int64)
   _check(latents_S, dictionary.latents)
-  place = search.Place(source, hook, chunks, config.batch_rows, mesh)
+  place = search.Place(
+    source,
+    hook,
+    _last(source, chunks, config.rows),
+    config.batch_rows,
+    mesh,
+  )
   following = search.Search(dictionary, place, latents_S)
   strongest, sample, statistics = following.find(
     config.top, _SAMPLE, config.seed
@@ -162,6 +171,14 @@ def collect(
       for slot, choice in enumerate(choices)
     ],
   }
+
+
+def _last(source: store.Store, chunks: range, rows: int) -> range:
+  """The end of `chunks`; whole write chunks, as rows are permuted within."""
+  per_write = source.write_rows // source.read_rows
+  write_chunks = -(-rows // source.write_rows)
+  first = (-(-chunks.stop // per_write) - write_chunks) * per_write
+  return range(max(chunks.start, first), chunks.stop)
 
 
 def _pick(

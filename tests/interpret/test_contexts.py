@@ -152,6 +152,20 @@ def test_only_the_asked_chunks_are_searched(dictionary, source, truth):
   assert found["latents"][0]["fires"] == np.sum(f_NF[64:128, 3] > 0)
 
 
+@pytest.mark.parametrize(
+  ("rows", "searched"), [(1, 28), (28, 28), (64, 28), (65, 92), (9999, 220)]
+)
+def test_a_large_store_is_searched_from_its_end(
+  dictionary, source, rows, searched
+):
+  """220 rows are write chunks of 64, 64, 64 and 28."""
+  found = collect(dictionary, source, [3], rows=rows)
+  assert found["rows"] == searched
+  # Write chunks are whole: the neighbours of a row inside them are rows too.
+  for e in found["latents"][0]["examples"]:
+    assert e["activations"][e["position"] - e["start"]] == e["value"]
+
+
 def test_a_latent_that_never_fires_has_no_examples(dictionary, source):
   shown = collect(dictionary, source, [5])["latents"][0]
   assert shown["fires"] == 0 and shown["examples"] == []

@@ -87,6 +87,10 @@ addEventListener("load", () => setTimeout(() => {
     document.querySelector(".card")).backgroundColor);
   const paper = rgba(getComputedStyle(document.body).backgroundColor);
   const root = document.documentElement;
+  const strongest = document.querySelector('.card mark[data-v="9.50"]');
+  strongest.scrollIntoView({behavior: "instant"});
+  strongest.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  const tip = document.getElementById("tip");
   const out = document.createElement("output");
   out.textContent = JSON.stringify({
     overflow: root.scrollWidth - root.clientWidth,
@@ -97,6 +101,7 @@ addEventListener("load", () => setTimeout(() => {
     soft: Math.min(...all(".note, .lead, .tiles dt, figcaption span").map(
       (m) => contrast(m, paper))),
     paper: light(paper),
+    tip: tip.hidden ? "" : tip.textContent,
   });
   document.body.append(out);
 }, 500));
@@ -119,6 +124,7 @@ def test_it_fits_and_can_be_read(run, evaluation, tmp_path, width, scheme):
   found = json.loads(re.search(r"<output>(.*)</output>", dom)[1])
   assert (found["paper"] > 0.5) == (scheme == "light")
   assert found["overflow"] == 0
+  assert found["tip"] == "activation 9.50"
   assert found["plots"] and min(found["plots"]) > 0
   assert found["narrowest"] > 250
   # WCAG 2.1 level AA for text of normal size.
