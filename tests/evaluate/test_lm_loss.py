@@ -157,6 +157,13 @@ def test_equals_a_hooked_torch_model(llama, contexts, mean_D, axes):
   assert loss.replaced_frac == kept / sum(len(c.tokens_T) for c in contexts)
 
 
+def measure(dictionary, model, contexts, mean_D, batch_contexts=2):
+  """With two contexts at a time, all tests share the compiled programs."""
+  return lm_loss.measure(
+    dictionary, model, HOOK, contexts, mean_D, batch_contexts=batch_contexts
+  )
+
+
 def exact_sae():
   """±e_d as latents: every row is reconstructed exactly."""
   eye_DD = np.eye(D, dtype=np.float32)
@@ -168,7 +175,7 @@ def exact_sae():
 
 
 def test_a_perfect_dictionary_recovers_all(llama, contexts, mean_D):
-  loss = lm_loss.measure(exact_sae(), load(llama[1]), HOOK, contexts, mean_D)
+  loss = measure(exact_sae(), load(llama[1]), contexts, mean_D)
   assert loss.loss_recovered == pytest.approx(1, abs=1e-5)
   assert loss.kl == pytest.approx(0, abs=1e-6)
   assert loss.loss_recovered_95 == pytest.approx((1, 1), abs=1e-5)
@@ -180,7 +187,7 @@ def test_an_empty_dictionary_recovers_nothing(llama, contexts, mean_D):
     dictionary.params, w_dec_FD=np.zeros((2 * D, D), np.float32)
   )
   dictionary = dataclasses.replace(dictionary, params=silent)
-  loss = lm_loss.measure(dictionary, load(llama[1]), HOOK, contexts, mean_D)
+  loss = measure(dictionary, load(llama[1]), contexts, mean_D)
   assert loss.ce_spliced == loss.ce_zero
   assert loss.loss_recovered == pytest.approx(0, abs=1e-6)
 
@@ -189,9 +196,7 @@ def test_positions_that_are_not_rows_pass_through(llama, contexts, mean_D):
   untouched = [
     dataclasses.replace(c, kept_T=np.zeros_like(c.kept_T)) for c in contexts
   ]
-  loss = lm_loss.measure(
-    make_sae(40, D, 4), load(llama[1]), HOOK, untouched, mean_D
-  )
+  loss = measure(make_sae(40, D, 4), load(llama[1]), untouched, mean_D)
   assert loss.ce_zero == loss.ce_clean == loss.ce_spliced == loss.ce_mean
   assert loss.loss_recovered is None and loss.loss_recovered_95 is None
   assert loss.replaced_frac == 0
@@ -200,7 +205,7 @@ def test_positions_that_are_not_rows_pass_through(llama, contexts, mean_D):
 def test_batching_changes_nothing(llama, contexts, mean_D):
   model, dictionary = load(llama[1]), make_sae(40, D, 4)
   one, all_at_once = (
-    lm_loss.measure(dictionary, model, HOOK, contexts, mean_D, batch_contexts=n)
+    measure(dictionary, model, contexts, mean_D, batch_contexts=n)
     for n in (2, 64)
   )
   for name in ("ce_clean", "ce_spliced", "ce_zero", "ce_mean", "kl"):
@@ -211,9 +216,7 @@ def test_batching_changes_nothing(llama, contexts, mean_D):
 
 def test_missing_blocks_are_refused(llama, contexts, mean_D):
   with pytest.raises(errors.InputError, match="layers=None"):
-    lm_loss.measure(
-      make_sae(40, D, 4), load(llama[1], layers=2), HOOK, contexts, mean_D
-    )
+    measure(make_sae(40, D, 4), load(llama[1], layers=2), contexts, mean_D)
 
 
 def test_a_single_token_predicts_nothing(llama, contexts, mean_D):
@@ -221,7 +224,7 @@ def test_a_single_token_predicts_nothing(llama, contexts, mean_D):
     contexts[0], tokens_T=contexts[0].tokens_T[:1], kept_T=np.ones(1, bool)
   )
   with pytest.raises(errors.InputError, match="single token"):
-    lm_loss.measure(make_sae(40, D, 4), load(llama[1]), HOOK, [lone], mean_D)
+    measure(make_sae(40, D, 4), load(llama[1]), [lone], mean_D)
 
 
 def test_the_interval_covers_the_spread_of_contexts():
