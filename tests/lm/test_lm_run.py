@@ -12,7 +12,8 @@ import torch
 
 from sae_jax import errors
 from sae_jax import lm as lm_lib
-from sae_jax.lm import attention, hooks, run
+from sae_jax import mesh as mesh_lib
+from sae_jax.lm import attention, config, hooks, run, weights
 
 # As derived in test_lm_families.py, relative to the largest entry.
 RTOL = 4 * (8 * 128) ** 0.5 * 1.2e-7
@@ -287,3 +288,36 @@ def test_spellings_of_hooks():
   for wrong in ("blocks.x.hook_resid_post", "blocks.1", "resid_post", ""):
     with pytest.raises(errors.InputError, match="unknown"):
       hooks.parse(wrong)
+
+
+def test_a_mesh_sums_streams_and_gathers_no_weights():
+  mesh = mesh_lib.make(mesh_lib.MeshConfig(data=4, latent=2))
+  raw = dict(
+    model_type="llama",
+    vocab_size=208,
+    hidden_size=64,
+    intermediate_size=112,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+  )
+  decoder = weights.abstract_decoder(
+    config.from_hf(raw, place=""), mesh, jnp.dtype("float32"), layers=2
+  )
+  batch = jax.NamedSharding(mesh, jax.P(("sae", "data")))
+  lowered = run._activations.lower(
+    decoder,
+    jax.ShapeDtypeStruct((8, 12), jnp.int32, sharding=batch),
+    jax.ShapeDtypeStruct((8, 12), bool, sharding=batch),
+    (),
+    taps=("blocks.1.hook_resid_post",),
+    mesh=mesh,
+  )
+  text = lowered.compile().as_text()
+  collectives = re.findall(
+    r"= (\S+?)\{\S* (all-gather|all-reduce|all-to-all|collective-permute"
+    r"|reduce-scatter)\(",
+    text,
+  )
+  # Embedding rows, attention outputs and MLP outputs of two sequences each.
+  assert collectives == [("f32[2,12,64]", "all-reduce")] * 3
