@@ -131,6 +131,12 @@ def _check(
         f"write_arrays: {hook} has shape {x_ND.shape}; expected"
         f" [{len(rows_N2)}, D], one row per (document, position)"
       )
+    finite_N = np.isfinite(np.asarray(x_ND, np.float32)).all(1)
+    if not finite_N.all():
+      raise errors.InputError(
+        f"write_arrays: {hook}: row {int(np.argmin(finite_N))} is not finite;"
+        " leave such rows out"
+      )
   if rows_N2.shape[1:] != (2,):
     raise errors.InputError(
       f"write_arrays: rows_N2 has shape {rows_N2.shape}, expected [N, 2]"

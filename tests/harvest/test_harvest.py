@@ -14,7 +14,7 @@ import pytest
 
 from sae_jax import config as config_lib
 from sae_jax import errors, harvest, store
-from sae_jax.store import verify
+from sae_jax.store import records, verify
 
 HOOK = "blocks.0.hook_resid_post"
 
@@ -140,6 +140,24 @@ def test_pairing(tmp_path, fields, same):
   a = fake_harvest.run(tmp_path / "a")
   b = fake_harvest.run(tmp_path / "b", {"weights_hash": "other"}, **fields)
   assert store.paired(a, b) == same
+
+
+def test_a_record_is_written_after_its_arrays(tmp_path, monkeypatch):
+  path, seen = tmp_path / "s", []
+  plain = records.write
+
+  def check(place, record):
+    arrays = [f"activations/{hook}" for hook in fake_harvest.HOOKS]
+    for array in (*arrays, "rows"):
+      assert (path / array / f"c/{record.chunk}/0").exists()
+    for batch in range(record.first_batch, record.batches):
+      assert (path / f"tokens/c/{batch}/0").exists()
+    seen.append(record.chunk)
+    plain(place, record)
+
+  monkeypatch.setattr(records, "write", check)
+  fake_harvest.run(path)
+  assert seen == list(range(8))
 
 
 def test_a_finished_harvest_is_left_alone(tmp_path, monkeypatch):

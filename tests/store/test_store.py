@@ -11,7 +11,7 @@ import pytest
 import tensorstore as ts
 
 from sae_jax import errors, store
-from sae_jax.store import location, statistics, writer
+from sae_jax.store import location, statistics, verify, writer
 
 HOOK, OTHER = "blocks.3.hook_resid_post", "blocks.4.hook_mlp_out"
 LENGTHS = [5, 1, 30, 12, 40, 22] * 4
@@ -214,6 +214,21 @@ def test_no_store(tmp_path, opened):
     store.open_store(opened.path)
 
 
+def test_documents_without_tokens_are_stored(tmp_path):
+  """A whole chunk of them equals the fill value, and is there all the same."""
+  documents = [[]] * 8 + [[5, 6]] + [[]] * 8
+  x_ND = np.ones((2, 3))
+  path = tmp_path / "s"
+  store.write_arrays(
+    path, {HOOK: x_ND}, documents=documents, read_rows=4, write_rows=4
+  )
+  source = store.open_store(path)
+  assert [len(source.document(d)) for d in range(17)] == list(
+    map(len, documents)
+  )
+  assert verify.verify(path) == []
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -222,6 +237,7 @@ def test_no_store(tmp_path, opened):
     ({"rows_N2": np.full((440, 2), (1, 1))}, "document 1, which has 1 tokens"),
     ({"read_rows": 3}, "multiple of read_rows"),
     ({"activations": {}}, "no rows"),
+    ({"activations": {HOOK: np.full((440, 2), np.nan)}}, "row 0.*not finite"),
     ({"activations": {HOOK: np.zeros((3, 2))}}, r"expected \[440, D\]"),
   ],
 )
