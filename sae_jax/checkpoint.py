@@ -6,8 +6,13 @@ A checkpoint is written aside and renamed when whole. One that cannot be read
 is set aside with a message and the one before it is used.
 """
 
+import contextlib
+import errno
+import os
 import pathlib
+import re
 import sys
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -18,6 +23,9 @@ T = TypeVar("T")
 
 # What orbax and TensorStore raise for files that are missing, short or damaged.
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
+
+
+_UNWRITABLE = (ValueError, OSError, RuntimeError)
 
 
 class Checkpoints:
@@ -67,21 +75,40 @@ class Checkpoints:
     return None
 
   def save(self, step: int, state: Any, stream: dict[str, Any]) -> None:
-    """Starts a save and returns when `state` may be donated."""
+    """Starts a save and returns when `state` may be donated.
+
+    Raises:
+      OSError: this or the save before it failed; ENOSPC if the disk is full.
+    """
     record = {"position": stream, "state_fingerprint": _fingerprint(state)}
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), stream=ocp.args.JsonSave(record)
-      ),
-    )
+    with self._disk_full_said():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state), stream=ocp.args.JsonSave(record)
+        ),
+      )
 
   def wait(self) -> None:
     """Returns when every started save is on disk; raises if one failed."""
-    self._manager.wait_until_finished()
+    with self._disk_full_said():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    self._manager.close()
+    with self._disk_full_said():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _disk_full_said(self) -> Iterator[None]:
+    """Turns orbax's and TensorStore's many ways to say it into ENOSPC."""
+    try:
+      yield
+    except _UNWRITABLE as error:
+      if not re.search("RESOURCE_EXHAUSTED|No space left", str(error)):
+        raise
+      raise OSError(
+        errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory)
+      ) from None
 
   def _set_aside(self, step: int, reason: str) -> None:
     aside = self._directory / f"damaged-{step}"

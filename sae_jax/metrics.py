@@ -11,16 +11,21 @@ import importlib.util
 import json
 import math
 import pathlib
+import socket
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import tensorboardX
 import tqdm
+from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from sae_jax import artifacts, errors
+
+
+_FLUSH_SECONDS = 10.0
 
 
 class NonFiniteError(FloatingPointError):
@@ -36,9 +41,7 @@ class Writer:
     self._path = directory / "metrics.jsonl"
     _cut(self._path, start_step)
     self._file = open(self._path, "a", buffering=1)  # noqa: SIM115
-    self._board = tensorboardX.SummaryWriter(
-      str(directory / "tensorboard"), purge_step=start_step
-    )
+    self._board = _Board(directory / "tensorboard", start_step)
     self._wandb = _open_wandb(directory, wandb_project)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -48,8 +51,7 @@ class Writer:
       for name, value in values.items()
     }
     self._file.write(json.dumps({"step": step, **line}) + "\n")
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    self._board.write(step, values)
     if self._wandb is not None:
       self._wandb.log(dict(values), step=step)
 
@@ -58,6 +60,42 @@ class Writer:
     self._board.close()
     if self._wandb is not None:
       self._wandb.finish()
+
+
+class _Board:
+  """A TensorBoard event file, written in the caller's thread.
+
+  tensorboardX's own writer has a thread that dies on a full disk, after which
+  the training thread waits for it for ever.
+  """
+
+  def __init__(self, directory: pathlib.Path, start_step: int):
+    directory.mkdir(exist_ok=True)
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+    self._records = record_writer.RecordWriter(str(directory / name))
+    self._flushed = time.time()
+    self._add(event_pb2.Event(file_version="brain.Event:2"))
+    # Tells TensorBoard to forget what earlier files have from this step on.
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add(event_pb2.Event(step=start_step, session_log=start))
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    scalars = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in values.items()
+    ]
+    summary = summary_pb2.Summary(value=scalars)
+    self._add(event_pb2.Event(step=step, summary=summary))
+
+  def close(self) -> None:
+    self._records.close()
+
+  def _add(self, event: event_pb2.Event) -> None:
+    event.wall_time = time.time()
+    self._records.write(event.SerializeToString())
+    if event.wall_time - self._flushed > _FLUSH_SECONDS:  # it is an fsync
+      self._records.flush()
+      self._flushed = event.wall_time
 
 
 class OneStepLate:

@@ -51,3 +51,22 @@ def test_progress_prints_plain_lines_off_a_terminal(capsys):
   bar.update(5, "loss 0.1")
   bar.close()
   assert "5/10 rows" in capsys.readouterr().err
+
+
+def test_tensorboard_files_are_read_by_tensorboardx(tmp_path):
+  from tensorboardX.proto import event_pb2
+
+  writer = metrics.Writer(tmp_path, 3)
+  writer.write(3, {"train/loss": 0.5})
+  writer.close()
+  (file,) = (tmp_path / "tensorboard").iterdir()
+  data, events = file.read_bytes(), []
+  while data:  # length (8), its crc (4), event, its crc (4)
+    length = int.from_bytes(data[:8], "little")
+    events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+    data = data[16 + length :]
+  assert events[0].file_version == "brain.Event:2"
+  assert events[1].session_log.status == event_pb2.SessionLog.START
+  assert events[1].step == 3
+  value = events[2].summary.value[0]
+  assert (value.tag, value.simple_value) == ("train/loss", 0.5)
