@@ -39,7 +39,7 @@ def layout(
     # Fixed: automatic margins redraw, and warn when they do so too often.
     "margin": {
       "l": 60 if "title" in y else 48,
-      "r": 14,
+      "r": 22,
       "t": 30 if legend else 10,
       "b": 42 if "title" in x else 28,
     },
