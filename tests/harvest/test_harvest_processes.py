@@ -256,6 +256,7 @@ def test_a_lane_goes_on_when_all_it_wrote_is_released(start, tmp_path):
   source.release(2)
   draining.delete_released(source.place, source.manifest, 0, 2)
   assert size(path) == 0
+  assert (path / "progress/chunk-000000001.npz").exists()  # to go on from
   process = start(path, **fields)
   for chunk in range(8, source.num_chunks):
     source.wait_chunks(HOOK, [chunk])
