@@ -98,14 +98,19 @@ def open_output(
         )
     else:
       _refuse_difference(path, recorded, job, config, inputs, may_change)
-    yield Output(
-      path=path,
-      job=job,
-      config=config,
-      inputs=inputs,
-      finished=read_json(path / "manifest.json"),
-      resumed=recorded is not None,
-    )
+    try:
+      yield Output(
+        path=path,
+        job=job,
+        config=config,
+        inputs=inputs,
+        finished=read_json(path / "manifest.json"),
+        resumed=recorded is not None,
+      )
+    except errors.InputError:
+      if lead and recorded is None:
+        _withdraw(path)
+      raise
 
 
 @contextlib.contextmanager
@@ -220,6 +225,18 @@ def _make_directory(out: str | os.PathLike[str]) -> pathlib.Path:
   if not os.access(path, os.W_OK):
     raise errors.InputError(f"--out={path}: not writable; choose another")
   return path
+
+
+def _withdraw(path: pathlib.Path) -> None:
+  """Gives a directory back if the job was refused before it wrote anything."""
+  files = [p for p in path.rglob("*") if not p.is_dir()]
+  if {p.name for p in files} - {"config.json", ".lock"}:
+    return
+  for file in files:
+    file.unlink()
+  for directory in sorted(path.rglob("*"), reverse=True):
+    directory.rmdir()
+  path.rmdir()
 
 
 def _refuse_strange_files(path: pathlib.Path) -> None:

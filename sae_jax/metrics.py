@@ -24,7 +24,6 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 from sae_jax import artifacts, errors
 
-
 _FLUSH_SECONDS = 10.0
 
 

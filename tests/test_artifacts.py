@@ -104,6 +104,25 @@ def test_a_damaged_config_is_named(tmp_path):
     pass
 
 
+def test_a_job_that_refuses_its_input_at_once_leaves_nothing(tmp_path):
+  with (
+    pytest.raises(errors.InputError, match="no rows"),
+    open_it(tmp_path / "run") as output,
+  ):
+    (output.path / "checkpoints").mkdir()
+    raise errors.InputError("no rows")
+  assert not (tmp_path / "run").exists()
+  with (
+    pytest.raises(errors.InputError, match="damaged"),
+    open_it(tmp_path / "run") as output,
+  ):
+    output.write_json("metrics.json", {})
+    raise errors.InputError("damaged")
+  assert (tmp_path / "run" / "metrics.json").exists()
+  with open_it(tmp_path / "run") as output:
+    assert output.resumed
+
+
 def test_an_object_store_or_unwritable_place_is_refused(tmp_path):
   with pytest.raises(errors.InputError, match="gs://"), open_it("gs://b/run"):
     pass

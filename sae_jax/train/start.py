@@ -60,10 +60,12 @@ def new_state(
 ) -> state_lib.TrainState:
   """The state before the first step, from the store's rows and statistics."""
   count = -(-_SAMPLE_ROWS // source.read_rows)
-  ids = np.unique(np.linspace(chunks[0], chunks[-1], count).astype(int))
-  if source.bounded:
-    ids = np.arange(chunks[0], chunks[0] + min(count, len(chunks)))
+  if source.bounded:  # later chunks come only after the first were trained on
+    block = source.window // 2 * source.write_rows // source.read_rows
+    ids = np.arange(min(count, block, len(chunks)))
     source.wait_chunks(hook, ids.tolist())
+  else:
+    ids = np.unique(np.linspace(chunks[0], chunks[-1], count).astype(int))
   sample_ND = np.concatenate(source.read_chunks(hook, ids.tolist()))
   sample_ND = sample_ND[:_SAMPLE_ROWS].astype(np.float32)
   mean_square_norm, total_variance = _moments(source, hook, sample_ND)
