@@ -6,6 +6,7 @@ Values depend on the seed and the latent's number only, never on the mesh.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +20,13 @@ from sae_jax.sae import dictionary
 def params_sharding(mesh: jax.sharding.Mesh) -> dictionary.Params:
   """Latents are split over `latent`; everything is replicated over `data`."""
   rows = jax.NamedSharding(mesh, jax.P("latent", None))
-  return dictionary.Params(
-    w_enc_FD=rows,
-    w_dec_FD=rows,
-    b_enc_F=jax.NamedSharding(mesh, jax.P("latent")),
-    b_dec_D=jax.NamedSharding(mesh, jax.P()),
-  )
+  shardings: dict[str, Any] = {
+    "w_enc_FD": rows,
+    "w_dec_FD": rows,
+    "b_enc_F": jax.NamedSharding(mesh, jax.P("latent")),
+    "b_dec_D": jax.NamedSharding(mesh, jax.P()),
+  }
+  return dictionary.Params(**shardings)
 
 
 def unit_rows(
@@ -94,7 +96,7 @@ def check_shards(latents: int, shards: int) -> None:
 
 def mean(x_ND: np.ndarray) -> np.ndarray:
   """The mean row, summed in float64, as float32."""
-  return np.mean(x_ND, axis=0, dtype=np.float64).astype(np.float32)
+  return np.asarray(np.mean(x_ND, axis=0, dtype=np.float64), np.float32)
 
 
 def geometric_median(
@@ -124,7 +126,7 @@ def geometric_median(
     point_D = new_D
     if moved <= tolerance * spread:
       break
-  return point_D.astype(np.float32)
+  return np.asarray(point_D, np.float32)
 
 
 _ROWS = 4096  # rows that are held in float64 at once

@@ -138,7 +138,7 @@ def state_sharding(
 ) -> optax.OptState:
   """Shardings of the optimizer's state: moments lie like their parameters."""
   return optax.tree.map_params(
-    optimizer,
+    optimizer.init,
     lambda _, sharding: sharding,
     jax.eval_shape(optimizer.init, params),
     params_sharding,

@@ -9,6 +9,7 @@ if it had never stopped. A step draws no random numbers, so there is no key.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,31 +100,40 @@ def init_state(
   )
   shardings = state_sharding(params, optimizer, mesh)
 
-  @functools.partial(jax.jit, out_shardings=shardings, donate_argnums=0)
-  def create(params, scale, total_variance):
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=optimizer.init(params),
-      tokens_since_fired_F=jnp.zeros((config.latents,), jnp.int32),
-      scale=scale,
-      total_variance=total_variance,
-    )
-
+  create = jax.jit(
+    functools.partial(_new_state, optimizer),
+    out_shardings=shardings,
+    donate_argnums=0,
+  )
   return create(
     params, np.float32(scale), np.float32(total_variance * scale * scale)
   )
 
 
+def _new_state(optimizer, params, scale, total_variance):
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    tokens_since_fired_F=jnp.zeros((params.latents,), jnp.int32),
+    scale=scale,
+    total_variance=total_variance,
+  )
+
+
 def abstract_params(latents: int, d_model: int) -> sae.Params:
   """Shapes and dtypes of the parameters."""
-  matrix = jax.ShapeDtypeStruct((latents, d_model), jnp.float32)
-  return sae.Params(
-    w_enc_FD=matrix,
-    w_dec_FD=matrix,
-    b_enc_F=jax.ShapeDtypeStruct((latents,), jnp.float32),
-    b_dec_D=jax.ShapeDtypeStruct((d_model,), jnp.float32),
-  )
+
+  def zeros(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  arrays: list[Any] = [
+    zeros(latents, d_model),
+    zeros(latents, d_model),
+    zeros(latents),
+    zeros(d_model),
+  ]
+  return sae.Params(*arrays)
 
 
 def state_sharding(
@@ -134,16 +144,17 @@ def state_sharding(
   """Shardings of every array of the state; `params` may be abstract."""
   replicated = jax.NamedSharding(mesh, jax.P())
   by_params = init.params_sharding(mesh)
-  return TrainState(
-    step=replicated,
-    params=by_params,
-    opt_state=optimizer_lib.state_sharding(
+  shardings: dict[str, Any] = {
+    "step": replicated,
+    "params": by_params,
+    "opt_state": optimizer_lib.state_sharding(
       optimizer, params, by_params, replicated
     ),
-    tokens_since_fired_F=jax.NamedSharding(mesh, jax.P("latent")),
-    scale=replicated,
-    total_variance=replicated,
-  )
+    "tokens_since_fired_F": jax.NamedSharding(mesh, jax.P("latent")),
+    "scale": replicated,
+    "total_variance": replicated,
+  }
+  return TrainState(**shardings)
 
 
 def abstract_state(
@@ -156,13 +167,8 @@ def abstract_state(
   init.check_shards(config.latents, mesh.shape["latent"])
   params = abstract_params(config.latents, d_model)
   scalar = jax.ShapeDtypeStruct((), jnp.float32)
-  shapes = TrainState(
-    step=jax.ShapeDtypeStruct((), jnp.int32),
-    params=params,
-    opt_state=jax.eval_shape(optimizer.init, params),
-    tokens_since_fired_F=jax.ShapeDtypeStruct((config.latents,), jnp.int32),
-    scale=scalar,
-    total_variance=scalar,
+  shapes = jax.eval_shape(
+    functools.partial(_new_state, optimizer), params, scalar, scalar
   )
   return jax.tree.map(
     lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),

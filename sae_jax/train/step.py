@@ -9,6 +9,7 @@ scalar sums of the gradient norm.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,7 @@ def make_train_step(
       state.params, x_BD, dead_F, state.total_variance
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
     scalars = {
       "train/loss": loss,
       "train/fvu": report.fvu,
@@ -101,7 +103,7 @@ def make_train_step(
     }
     state = state_lib.TrainState(
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       opt_state=opt_state,
       tokens_since_fired_F=_count(
         state.tokens_since_fired_F, report.fired_F, x_BD.shape[0]
@@ -142,13 +144,16 @@ def _sharded_grad(config, mesh, d_model, implementation):
     return loss, report, grads
 
   by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh))
-  by_report = losses.Report(
-    fvu=jax.P(), l0=jax.P(), auxk=jax.P(), fired_F=jax.P("latent")
-  )
+  report: dict[str, Any] = {
+    "fvu": jax.P(),
+    "l0": jax.P(),
+    "auxk": jax.P(),
+    "fired_F": jax.P("latent"),
+  }
   return jax.shard_map(
     shard,
     mesh=mesh,
     in_specs=(by_params, jax.P("data", None), jax.P("latent"), jax.P()),
-    out_specs=(jax.P(), by_report, by_params),
+    out_specs=(jax.P(), losses.Report(**report), by_params),
     check_vma=False,
   )

@@ -11,7 +11,7 @@ from sae_jax import errors, ops
 from sae_jax.ops import specs
 
 IMPLEMENTATIONS = ["cpu", "reference", "xla"]
-SPECS = sorted(specs.TEST)
+SPECS = ["k_is_f", "many_rows", "odd", "one_latent_wins", "one_row_one_latent"]
 GRADIENT_SPECS = ["odd", "many_rows", "k_is_f", "one_latent_wins"]
 EPS = 2**-23
 

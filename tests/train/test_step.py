@@ -173,8 +173,10 @@ def _collectives(compiled):
   return found
 
 
-@pytest.mark.parametrize(("data", "latent"), MESHES)
-@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize(
+  ("data", "latent", "aux"),
+  [(*shape, False) for shape in MESHES] + [(1, 8, True), (2, 4, True)],
+)
 def test_only_candidates_reconstructions_and_gradients_travel(
   data, latent, aux
 ):
