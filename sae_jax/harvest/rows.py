@@ -110,11 +110,13 @@ def _select(
   dropped: dict[str, int] = {}
   keep_N = mask_BT.reshape(-1).copy()
   tokens_N = tokens_BT.reshape(-1)
-  for token, reason in filters.special.items():
-    hit_N = keep_N & (tokens_N == token)
-    if hit_N.any():
-      dropped[reason] = dropped.get(reason, 0) + int(hit_N.sum())
-      keep_N &= ~hit_N
+  special_N = keep_N & np.isin(tokens_N, np.array([*filters.special], int))
+  keep_N &= ~special_N
+  for token, count in zip(
+    *np.unique(tokens_N[special_N], return_counts=True), strict=True
+  ):
+    reason = filters.special[int(token)]
+    dropped[reason] = dropped.get(reason, 0) + int(count)
   at_R = np.flatnonzero(keep_N)
   x = {hook: _take(x_BTD, at_R) for hook, x_BTD in activations.items()}
   good_R = np.ones(len(at_R), bool)

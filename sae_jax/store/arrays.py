@@ -11,6 +11,8 @@ import numpy as np
 from sae_jax import errors, version
 from sae_jax.store import layout, location, writer
 
+_BLOCK = 4096  # rows that are converted at a time for a check
+
 
 def write_arrays(
   path: str | os.PathLike[str],
@@ -131,12 +133,14 @@ def _check(
         f"write_arrays: {hook} has shape {x_ND.shape}; expected"
         f" [{len(rows_N2)}, D], one row per (document, position)"
       )
-    finite_N = np.isfinite(np.asarray(x_ND, np.float32)).all(1)
-    if not finite_N.all():
-      raise errors.InputError(
-        f"write_arrays: {hook}: row {int(np.argmin(finite_N))} is not finite;"
-        " leave such rows out"
-      )
+    for start in range(0, len(x_ND), _BLOCK):
+      x_BD = np.asarray(x_ND[start : start + _BLOCK]).astype(ml_dtypes.bfloat16)
+      finite_B = np.isfinite(x_BD.astype(np.float32)).all(1)
+      if not finite_B.all():
+        raise errors.InputError(
+          f"write_arrays: {hook}: row {start + int(np.argmin(finite_B))} is not"
+          " finite as bfloat16; leave such rows out"
+        )
   if rows_N2.shape[1:] != (2,):
     raise errors.InputError(
       f"write_arrays: rows_N2 has shape {rows_N2.shape}, expected [N, 2]"

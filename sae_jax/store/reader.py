@@ -200,8 +200,9 @@ class Store:
       raise errors.InputError(f"holdout of {rows} rows: give a number >= 0")
     if self.bounded and rows:
       raise errors.InputError(
-        f"{self.path} is bounded (window={self.manifest.window}): its last rows"
-        " come last; harvest a small store of other text to evaluate on"
+        f"{self.path} is bounded (window={self.window}), so no rows of it can"
+        " be held out: hold out 0, and harvest a small store of other text to"
+        " evaluate on"
       )
     chunks, held = self.manifest.write_chunks, 0
     while held < rows and chunks:

@@ -10,7 +10,7 @@ import fake_harvest
 import numpy as np
 import pytest
 
-from sae_jax import errors, store
+from sae_jax import errors, mesh, store, stream
 from sae_jax.store import draining, verify
 
 HOOK = "blocks.0.hook_resid_post"
@@ -219,6 +219,31 @@ def test_a_reader_drains_a_bounded_store(start, tmp_path, lanes):
   assert verify.verify(path) == []
   with pytest.raises(errors.InputError, match="released by an earlier reader"):
     finished.wait_chunks(HOOK, [0])
+
+
+def test_a_stream_drains_a_bounded_store(start, tmp_path):
+  path = tmp_path / "s"
+  fields = {"rows": 640, "write_rows": 32}
+  whole = fake_harvest.run(tmp_path / "whole", **fields)
+  process = start(path, window=4, **fields)
+  wait_for((path / "progress/start.json").exists, process)
+  source = store.open_store(path)
+  batches = stream.open_stream(
+    source,
+    HOOK,
+    stream.StreamConfig(batch_size=20, mix_chunks=2),
+    mesh=mesh.single(),
+  )
+  got = []
+  for x_BD in batches:
+    got.append(np.asarray(x_BD))
+    source.release(batches.releasable_chunk(batches.state()))
+  batches.close()
+  assert process.wait() == 0, process.stderr
+  ours, theirs = np.concatenate(got), whole.read(HOOK, 0, 640)
+  assert len(ours) == 640
+  order = [np.lexsort(x.astype(float).T) for x in (ours, theirs)]
+  np.testing.assert_array_equal(ours[order[0]], theirs[order[1]])
 
 
 def test_a_bounded_harvest_is_killed_and_goes_on(start, tmp_path):
