@@ -22,8 +22,9 @@ class SaeConfig:
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
   dead_after_tokens: int = 10_000_000  # tokens without firing
   decoder_bias: str = "geometric_median"  # initial b_dec; or "mean"
-  # How the dense products are multiplied; sums are float32 either way. On CPUs
-  # too bfloat16 nearly halves the encoder's time.
+  # How the dense products are multiplied; sums are float32 either way. bfloat16
+  # nearly halves the encoder's time on CPUs too, and changes 0.4 % of the
+  # selected latents (random rows; D=576, F=16384, K=32).
   matmul_dtype: str = "bfloat16"  # or "float32"
 
   def __post_init__(self):
