@@ -17,21 +17,34 @@ _MAY_MOVE = ("model", "text.path", "text_source")
 _CONFIRM = "restore the old value to go on, or choose another --out"
 
 
+def finished(place: location.Location) -> store.Manifest | None:
+  data = place.read(layout.MANIFEST)
+  if data is None:
+    return None
+  return layout.parse_manifest(data, f"{place.path}/{layout.MANIFEST}")
+
+
 def open_writer(
   config: harvest_config.HarvestConfig,
   source: source_lib.Source,
   place: location.Location,
   lead: bool,
   stall_seconds: float,
-) -> store.StoreWriter:
-  """Goes on with the store, or lets the lead begin it."""
+) -> store.StoreWriter | None:
+  """Goes on with the store, or lets the lead begin it.
+
+  None if (not lead) the lead has finished it meanwhile.
+  """
   if not lead:
     draining.until(
-      lambda: place.read(layout.START) is not None,
+      lambda: place.read(layout.START) is not None or bool(finished(place)),
       place,
       "process 0 to begin the store",
       stall_seconds=stall_seconds,
+      process=0,
     )
+    if finished(place):
+      return None
   found = store.StoreWriter.resume(place.path, lead=lead)
   if found is not None:
     check_same(place, found.manifest, config, source)

@@ -9,8 +9,7 @@ that was killed goes on from its records to the same bytes.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -61,40 +60,35 @@ def run(
     )
   place = location.Location(out)
   lead = process == 0
-  with _lock(place) if lead else contextlib.nullcontext():
-    finished = _finished(place)
+  with (
+    _lock(place) if lead else contextlib.nullcontext(),
+    interrupt.catch() as stop,
+  ):
+
+    def check():
+      if stop.requested:
+        raise errors.Interrupted(
+          f"{stop.requested}: {place.path} is unfinished; run the same command"
+          " again to go on where it stopped"
+        )
+
+    finished = begin.finished(place)
     if finished is not None:
       begin.check_same(place, finished, config, source)
+    else:
       if lead:
-        writer.clean(place)
-      return finished
-    with draining.Heartbeat(place, process), interrupt.catch() as stop:
-
-      def check():
-        if stop.requested:
-          raise errors.Interrupted(
-            f"{stop.requested}: {place.path} is unfinished; run the same"
-            " command again to go on where it stopped"
-          )
-
-      out_writer = begin.open_writer(config, source, place, lead, stall_seconds)
-      manifest = out_writer.manifest
-      mine = [n for n in range(config.lanes) if n % processes == process]
-      with _progress(manifest, mine, show=lead) as progress:
-        lanes_lib.run(
-          out_writer,
-          mine,
-          source.activations,
-          source.open_batches,
-          _filters(config, source, manifest.filters["largest_norms"]),
-          check=check,
-          progress=progress,
-        )
-      if not lead:
-        return _wait_finished(place, check, stall_seconds)
-      if processes > 1:
-        _wait_lanes(out_writer, check, stall_seconds)
-    finished = out_writer.finish()
+        draining.forget_processes(place, processes)
+      with draining.Heartbeat(place, process):
+        opened = begin.open_writer(config, source, place, lead, stall_seconds)
+        if opened is not None:
+          _write_lanes(config, source, opened, process, processes, check)
+        if opened is not None and lead:
+          _wait_lanes(opened, processes, check, stall_seconds)
+          finished = opened.finish()
+    if not lead:
+      return _wait_finished(place, check, stall_seconds)
+    writer.clean(place)
+    assert finished is not None
   if finished.rows < config.rows:
     print(
       f"{place.path}: the text ended after {finished.rows:,} of the"
@@ -104,41 +98,56 @@ def run(
   return finished
 
 
-def _filters(
+def _write_lanes(
   config: harvest_config.HarvestConfig,
   source: source_lib.Source,
-  largest_norms: dict[str, float],
-) -> rows_lib.Filters:
-  return rows_lib.Filters(
+  out: store.StoreWriter,
+  process: int,
+  processes: int,
+  check: Callable[[], None],
+) -> None:
+  """Writes what is missing of this process's lanes."""
+  lanes = [n for n in range(config.lanes) if n % processes == process]
+  filters = rows_lib.Filters(
     special=source.special if config.drop_special else {},
-    largest_norms=largest_norms,
+    largest_norms=out.manifest.filters["largest_norms"],
   )
-
-
-def _finished(place: location.Location) -> store.Manifest | None:
-  data = place.read(layout.MANIFEST)
-  if data is None:
-    return None
-  return layout.parse_manifest(data, f"{place.path}/{layout.MANIFEST}")
+  with _progress(out.manifest, lanes, show=process == 0) as progress:
+    lanes_lib.run(
+      out,
+      lanes,
+      source.activations,
+      source.open_batches,
+      filters,
+      check=check,
+      progress=progress,
+    )
 
 
 def _wait_finished(
-  place: location.Location, check: Any, stall_seconds: float
+  place: location.Location, check: Callable[[], None], stall_seconds: float
 ) -> store.Manifest:
   def ready() -> bool:
     check()
-    return _finished(place) is not None
+    return begin.finished(place) is not None
 
   draining.until(
-    ready, place, "process 0 to finish the store", stall_seconds=stall_seconds
+    ready,
+    place,
+    "process 0 to finish the store",
+    stall_seconds=stall_seconds,
+    process=0,
   )
-  found = _finished(place)
+  found = begin.finished(place)
   assert found is not None
   return found
 
 
 def _wait_lanes(
-  out: store.StoreWriter, check: Any, stall_seconds: float
+  out: store.StoreWriter,
+  processes: int,
+  check: Callable[[], None],
+  stall_seconds: float,
 ) -> None:
   """Waits until the other processes' lanes have ended."""
   manifest = out.manifest
@@ -155,6 +164,7 @@ def _wait_lanes(
       out.place,
       f"lane {lane} to end",
       stall_seconds=stall_seconds,
+      process=lane % processes,
     )
 
 

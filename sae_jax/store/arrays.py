@@ -101,6 +101,7 @@ def write_arrays(
       dropped={},
     )
   out.finish()
+  writer.clean(place)
 
 
 def check_rows(read_rows: int, write_rows: int) -> None:

@@ -22,6 +22,7 @@ _POLL_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
 # Several beats, so that a slow object store is not taken for a dead process.
 STALL_SECONDS = 30.0
+_BEATS = "progress/process-"
 
 
 def released(place: location.Location) -> int:
@@ -74,12 +75,21 @@ def delete_released(
   return kept_group * manifest.group_batches
 
 
+def forget_processes(place: location.Location, processes: int) -> None:
+  """Deletes beats of an earlier run that had more processes."""
+  names = place.names(_BEATS)
+  place.delete(name for name in names if name >= _beat_file(processes))
+
+
 class Heartbeat:
-  """Beats from a thread while this process harvests; a context manager."""
+  """Beats from a thread while this process harvests; a context manager.
+
+  After an error the last beat says so; else it goes: nobody waits any more.
+  """
 
   def __init__(self, place: location.Location, process: int):
     self._place = place
-    self._file = f"progress/process-{process:04d}.json"
+    self._file = _beat_file(process)
     self._stop = threading.Event()
     self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -91,12 +101,11 @@ class Heartbeat:
   def __exit__(self, kind, error, trace) -> None:
     self._stop.set()
     self._thread.join()
-    if error is not None:
-      with contextlib.suppress(errors.InputError, OSError):  # the disk is full
-        if self._place.read(layout.START) is None:  # nothing was begun
-          self._place.delete([self._file])
-        else:
-          self._beat(f"stopped: {str(error) or kind.__name__}", -1)
+    with contextlib.suppress(errors.InputError, OSError):  # the disk is full
+      if error is None or self._place.read(layout.START) is None:
+        self._place.delete([self._file])
+      else:
+        self._beat(f"stopped: {str(error) or kind.__name__}", -1)
 
   def _run(self) -> None:
     beat = 0
@@ -115,25 +124,31 @@ class Heartbeat:
 
 
 class Watch:
-  """Notices when a harvesting process has died or given up."""
+  """Notices when harvesting processes (one of them, or any) have died."""
 
   def __init__(
-    self, place: location.Location, stall_seconds: float = STALL_SECONDS
+    self,
+    place: location.Location,
+    stall_seconds: float = STALL_SECONDS,
+    process: int | None = None,
   ):
     self._place, self._stall = place, stall_seconds
+    self._prefix = _BEATS if process is None else _beat_file(process)
     self._seen: dict[str, tuple[bytes, float]] = {}
-    self._started = time.monotonic()
+    self._alive = time.monotonic()
     self._checked = 0.0
 
   def check(self, waiting_for: str) -> None:
-    """Raises errors.InputError if no harvest is at work here."""
+    """Raises errors.InputError if what is watched is not at work."""
     now = time.monotonic()
     if now - self._checked < _CHECK_SECONDS:
       return
     self._checked = now
-    names = self._place.names("progress/process-")
-    if not names and now - self._started > self._stall:
-      raise self._dead(waiting_for, "no harvest is running")
+    names = self._place.names(self._prefix)
+    if names:
+      self._alive = now
+    elif now - self._alive > self._stall:
+      raise self._dead(waiting_for, "no harvest is at work there")
     for name in names:
       data = self._place.read(name)
       if data is None:
@@ -167,14 +182,15 @@ def until(
   waiting_for: str,
   *,
   stall_seconds: float = STALL_SECONDS,
+  process: int | None = None,
   stop: threading.Event | None = None,
 ) -> None:
   """Returns once `ready()`, or once `stop` is set.
 
   Raises:
-    errors.InputError: the harvest died meanwhile.
+    errors.InputError: the process (None: one of them) died meanwhile.
   """
-  watch = Watch(place, stall_seconds)
+  watch = Watch(place, stall_seconds, process)
   for _ in _ticks(stop):
     if ready():
       return
@@ -186,3 +202,7 @@ def _ticks(stop: threading.Event | None) -> Iterator[None]:
   while not stop.is_set():
     yield
     stop.wait(_POLL_SECONDS)
+
+
+def _beat_file(process: int) -> str:
+  return f"{_BEATS}{process:04d}.json"

@@ -149,7 +149,7 @@ class StoreWriter:
     return record
 
   def finish(self) -> layout.Manifest:
-    """Seals the store; every lane must have ended (see `last_records`).
+    """Seals the store; every lane must have ended. `clean` comes next.
 
     Rows are kept up to the first chunk that is not full: with several lanes
     and a text that ends early, later chunks of other lanes are deleted.
@@ -197,7 +197,6 @@ class StoreWriter:
       },
     )
     self.place.write(layout.MANIFEST, layout.manifest_bytes(manifest))
-    clean(self.place)
     return manifest
 
   def _kept(self, first: int) -> tuple[list[records.Record], int]:

@@ -158,6 +158,29 @@ def test_two_processes_write_what_one_does(start, tmp_path, batches):
   assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
+@pytest.mark.slow
+def test_two_processes_are_killed_and_started_again(start, tmp_path):
+  path, rng = tmp_path / "two", random.Random(0)
+  fields = {"rows": 1500, "write_rows": 32, "lanes": 3}
+  fake_harvest.run(tmp_path / "one", {"batches": 90}, **fields)
+
+  def both():
+    how = {"batches": 90, "processes": 2, "delay": 0.01}
+    return [start(path, {**how, "process": n}, **fields) for n in range(2)]
+
+  for point in (0, 3, 8, 14, 20):
+    processes = both()
+    wait_for(lambda p=point: records(path) >= p, processes[0])
+    time.sleep(rng.uniform(0, 0.1))
+    assert None in [process.code for process in processes]
+    for process in rng.sample(processes, 2):
+      time.sleep(rng.uniform(0, 0.05))
+      process.kill()
+  for process in both():
+    assert process.wait() == 0, process.stderr
+  assert tree(path) == tree(tmp_path / "one")
+
+
 def test_a_dead_process_is_noticed_by_the_others(start, tmp_path):
   fields = {"rows": 700, "write_rows": 32, "lanes": 2}
   how = {"processes": 2, "stall_seconds": 5}
