@@ -8,6 +8,7 @@
 
 import collections.abc
 import dataclasses
+import functools
 import json
 import types
 from typing import Any
@@ -120,6 +121,7 @@ def _check(sae: Sae, x_BD: jax.Array) -> None:
     )
 
 
+@functools.partial(jax.jit, static_argnames=("implementation",))
 def encode(
   sae: Sae, x_BD: jax.Array, *, implementation: str | None = None
 ) -> tuple[jax.Array, jax.Array]:
@@ -156,6 +158,7 @@ def to_dense(
   return zeros_BF.at[row_B1, indices_BK].set(values_BK)
 
 
+@functools.partial(jax.jit, static_argnames=("implementation",))
 def encode_dense(
   sae: Sae, x_BD: jax.Array, *, implementation: str | None = None
 ) -> jax.Array:
@@ -164,6 +167,7 @@ def encode_dense(
   return to_dense(values_BK, indices_BK, sae.latents)
 
 
+@functools.partial(jax.jit, static_argnames=("implementation",))
 def decode(
   sae: Sae,
   values_BK: jax.Array,

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pair_grads` and `pair_sums`: sums over the pairs (row, latent)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -20,6 +22,7 @@ SUMS = {
 }
 
 
+@functools.partial(jax.jit, static_argnames=("latents", "implementation"))
 def pair_grads(
   coef_BK: jax.Array,
   indices_BK: jax.Array,
@@ -48,6 +51,7 @@ def pair_grads(
   return grads(*map(jnp.asarray, (coef_BK, indices_BK, x_BD)), latents)
 
 
+@functools.partial(jax.jit, static_argnames=("latents", "implementation"))
 def pair_sums(
   coef_BK: jax.Array,
   indices_BK: jax.Array,

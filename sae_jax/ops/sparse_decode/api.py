@@ -26,6 +26,7 @@ ROW_DOTS = {
 }
 
 
+@functools.partial(jax.jit, static_argnames=("implementation",))
 def row_dots(
   x_BD: jax.Array,
   indices_BK: jax.Array,
@@ -48,6 +49,7 @@ def _sparse_decode(values_BK, indices_BK, w_dec_FD, implementation):
   return decode(values_BK, indices_BK, w_dec_FD)
 
 
+@functools.partial(jax.jit, static_argnames=("implementation",))
 def sparse_decode(
   values_BK: jax.Array,
   indices_BK: jax.Array,

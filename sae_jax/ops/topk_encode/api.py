@@ -20,6 +20,7 @@ IMPLEMENTATIONS = {
 }
 
 
+@functools.partial(jax.jit, static_argnames=("k", "implementation"))
 def topk_encode(
   x_BD: jax.Array,
   w_enc_FD: jax.Array,
