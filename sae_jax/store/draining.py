@@ -18,7 +18,7 @@ from sae_jax import errors
 from sae_jax.store import layout, location, records
 
 _BEAT_SECONDS = 2.0
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05  # at first; up to ten times that while nothing happens
 _CHECK_SECONDS = 1.0
 # Several beats, so that a slow object store is not taken for a dead process.
 STALL_SECONDS = 30.0
@@ -199,9 +199,11 @@ def until(
 
 def _ticks(stop: threading.Event | None) -> Iterator[None]:
   stop = stop or threading.Event()
+  pause = _POLL_SECONDS
   while not stop.is_set():
     yield
-    stop.wait(_POLL_SECONDS)
+    stop.wait(pause)
+    pause = min(1.2 * pause, 10 * _POLL_SECONDS)
 
 
 def _beat_file(process: int) -> str:

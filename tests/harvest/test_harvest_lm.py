@@ -153,6 +153,36 @@ def test_a_second_harvest_does_nothing_and_other_weights_are_refused(
     harvest.harvest(dataclasses.replace(config, model=str(other)), out)
 
 
+def test_an_interrupted_harvest_ends_with_the_same_bytes(
+  config, tmp_path, monkeypatch
+):
+  config = dataclasses.replace(config, lanes=2, write_rows=64)
+  harvest.harvest(config, tmp_path / "whole")
+  plain = lm.activations
+  for after in (1, 2, 5):
+    left = iter(range(after))
+
+    def fail(*args, **kwargs):
+      if next(left, None) is None:  # noqa: B023
+        raise RuntimeError("the device is lost")
+      return plain(*args, **kwargs)
+
+    monkeypatch.setattr(lm, "activations", fail)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+      harvest.harvest(config, tmp_path / "s")
+  monkeypatch.undo()
+  harvest.harvest(config, tmp_path / "s")
+  whole, ours = (
+    {
+      str(p.relative_to(root)): p.read_bytes()
+      for p in root.rglob("*")
+      if p.is_file()
+    }
+    for root in (tmp_path / "whole", tmp_path / "s")
+  )
+  assert ours == whole
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
