@@ -12,10 +12,10 @@
 #   --text     text file or JSONL with "text" or "messages" in every line
 #              (the conversations of the package chitchat-dataset)
 #   --layer    residual stream after this block         (9)
-#   --rows     activations to harvest                   (172032)
+#   --rows     activations to harvest                   (229376)
 #   --latents  width of the dictionary                  (4608)
 #   --k        active latents per token                 (32)
-#   --steps    training steps of 2,048 rows             (1500)
+#   --steps    training steps of 2,048 rows             (1000)
 #
 # Run it again to resume, or to be told that all is done. The environment is
 # .venv-quickstart; set VENV to use another directory.
@@ -24,7 +24,7 @@ here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
-out=runs/quickstart model="" text="" layer=9 rows=172032 latents=4608 k=32 steps=1500
+out=runs/quickstart model="" text="" layer=9 rows=229376 latents=4608 k=32 steps=1000
 usage() { sed -n '5,22s/^# \{0,1\}//p' launch/quickstart.sh; }
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$here" "$1" ;; esac }
 while (($#)); do

@@ -15,6 +15,6 @@ def get_config():
     model="HuggingFaceTB/SmolLM2-135M-Instruct",
     hooks=("blocks.9.hook_resid_post",),
     text=text.TextConfig(path="runs/quickstart/chitchat.jsonl"),
-    rows=172_032,
+    rows=229_376,
     write_rows=8192,
   )

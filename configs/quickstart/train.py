@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A TopK SAE of 4,608 latents on the quickstart's store, in minutes on a CPU.
 
-The store is small, so rows come by about 20 times; the learning rate and the
-dead-latent threshold are those of a run of 3 M tokens, not of 10^9.
+The store is small, so rows come by about 9 times; the learning rate and the
+dead-latent threshold are those of a run of 2 M tokens, not of 10^9.
 """
 
 from sae_jax import sae, stream
@@ -19,7 +19,7 @@ def get_config():
       learning_rate=1e-3, warmup_steps=100, decay_fraction=0.3
     ),
     stream=stream.StreamConfig(batch_size=2048, mix_chunks=32),
-    steps=1500,
+    steps=1000,
     held_out_rows=8192,
     eval_every=100,
     checkpoint_every=250,
