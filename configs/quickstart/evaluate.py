@@ -10,5 +10,5 @@ def get_config():
   return job.Config(
     run="runs/quickstart/run",
     dtype="bfloat16",
-    evaluate=evaluate.EvaluateConfig(contexts=64),
+    evaluate=evaluate.EvaluateConfig(contexts=32),
   )

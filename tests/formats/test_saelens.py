@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sae_jax import errors, formats, sae
+from sae_jax import artifacts, errors, formats, sae
 from sae_jax.formats import saelens
 
 torch = pytest.importorskip("torch")
@@ -169,12 +169,17 @@ def test_damaged_weights_are_refused(tmp_path):
     formats.load_sae(tmp_path)
 
 
-def test_a_failed_save_leaves_nothing_that_loads(tmp_path):
+def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
   formats.save_sae(_dictionary(), tmp_path)
-  # A directory in the weights' place makes the write fail.
-  (tmp_path / saelens.WEIGHTS).unlink()
-  (tmp_path / saelens.WEIGHTS).mkdir()
-  with pytest.raises(OSError, match="directory"):
+  write = artifacts.write_bytes_atomic
+
+  def write_then_fail(path, data):
+    write(path, data)
+    raise OSError("no space left on device")
+
+  # New weights are in place, the configuration that belongs to them is not.
+  monkeypatch.setattr(artifacts, "write_bytes_atomic", write_then_fail)
+  with pytest.raises(OSError, match="no space"):
     formats.save_sae(_dictionary(1), tmp_path)
   with pytest.raises(errors.InputError, match="holds no dictionary"):
     formats.load_sae(tmp_path)

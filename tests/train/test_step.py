@@ -250,7 +250,15 @@ def test_decoder_rows_stay_on_the_sphere():
   )
 
 
-def test_counters_count_tokens_and_saturate():
+def test_counters_count_tokens():
+  on = _mesh(2, 4)
+  state, _ = _step(2, 4)(_init(on), _batch(on))
+  assert set(np.asarray(state.tokens_since_fired_F).tolist()) == {0, B}
+  state, _ = _step(2, 4)(state, _batch(on, 8))
+  assert set(np.asarray(state.tokens_since_fired_F).tolist()) <= {0, B, 2 * B}
+
+
+def test_counters_saturate_and_mark_the_dead():
   on = _mesh(1, 1)
   state = _init(on)
   limit = 2**31 - 1
