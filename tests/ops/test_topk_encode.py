@@ -231,6 +231,21 @@ def test_shards_choose_what_one_device_chooses(shards, name):
   assert (np.sort(found_BC, axis=1)[:, spec.k :] == spec.latents).all()
 
 
+def test_every_candidate_wins_when_there_are_too_few():
+  # AuxK's compacted sets may hold fewer latents, on all shards, than aux_k.
+  on = mesh.make(mesh.MeshConfig(latent=2), jax.devices()[:2])
+  count = jax.jit(
+    jax.shard_map(
+      lambda values_BK: sharded.winners(values_BK, 9, "latent"),
+      mesh=on,
+      in_specs=jax.P(None, "latent"),
+      out_specs=jax.P("latent"),
+      check_vma=False,
+    )
+  )
+  np.testing.assert_array_equal(count(jnp.ones((3, 8))), [4] * 6)
+
+
 def test_wrong_arguments_are_named():
   x_BD, w_FD, b_F = jnp.ones((2, 3)), jnp.ones((5, 3)), jnp.ones(5)
   with pytest.raises(errors.InputError, match="k=6 with 5 latents"):
