@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Harvests as real processes: killed, in parallel, with a reader behind."""
 
+import contextlib
+import os
 import pathlib
 import random
 import time
@@ -194,11 +196,12 @@ def test_a_dead_process_is_noticed_by_the_others(start, tmp_path):
 
 
 def size(path):
-  return sum(
-    p.stat().st_size
-    for p in (path / "activations").rglob("*")
-    if p.is_file() and p.name != "zarr.json"
-  )
+  total = 0
+  for directory, _, names in os.walk(path / "activations"):
+    for name in set(names) - {"zarr.json"}:
+      with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+        total += os.path.getsize(os.path.join(directory, name))
+  return total
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -232,7 +235,9 @@ def test_a_reader_drains_a_bounded_store(start, tmp_path, lanes):
       source.release((chunk + 1) // 4)
       largest = max(largest, size(path))
   assert process.wait() == 0, process.stderr
-  assert largest <= limit
+  # Files are counted one after the other: one may be deleted and the next be
+  # written in between.
+  assert largest <= limit * 5 // 4
   finished = store.open_store(path)
   assert finished.manifest.pairing_hash == whole.manifest.pairing_hash
   assert finished.identity == source.identity
