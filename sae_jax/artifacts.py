@@ -35,10 +35,12 @@ class Output:
   inputs: dict[str, str]
   finished: dict[str, Any] | None  # the manifest of an earlier, complete run
   resumed: bool  # something is already there, unfinished
+  lead: bool = True  # the other processes of a run write nothing here
   started: float = dataclasses.field(default_factory=time.monotonic)
 
   def write_json(self, name: str, value: Any) -> None:
-    write_json_atomic(self.path / name, value)
+    if self.lead:
+      write_json_atomic(self.path / name, value)
 
   def finish(self, result: dict[str, Any], device: str) -> None:
     """Seals the directory: nothing is written to it afterwards."""
@@ -106,6 +108,7 @@ def open_output(
         inputs=inputs,
         finished=read_json(path / "manifest.json"),
         resumed=recorded is not None,
+        lead=lead,
       )
     except errors.InputError:
       if lead and recorded is None:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from sae_jax import (
   checkpoint,
@@ -91,13 +92,19 @@ def train(
     checkpoints.wait()
   finally:
     run.close()
-  formats.save_sae(
-    state_lib.to_sae(
-      state, config.sae, provenance.metadata(config, source, hook)
-    ),
-    str(directory / "sae"),
-  )
+  _export(config, source, hook, state, directory / "sae")
   return result
+
+
+def _export(config, source, hook, state, directory) -> None:
+  """Writes the dictionary; the first process gathers it in host memory."""
+  dictionary = state_lib.to_sae(
+    state, config.sae, provenance.metadata(config, source, hook)
+  )
+  if jax.process_count() > 1:
+    dictionary = multihost_utils.process_allgather(dictionary, tiled=True)
+  if jax.process_index() == 0:
+    formats.save_sae(dictionary, str(directory))
 
 
 class _Run:
