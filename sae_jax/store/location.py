@@ -5,6 +5,7 @@
 Small files are read whole and written whole or not at all.
 """
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -17,7 +18,7 @@ import tensorstore as ts
 from sae_jax import errors
 
 # TensorStore writes a local file under this name and renames it when whole.
-_LEFTOVER = "*.__lock"
+_LEFTOVER = ".__lock"
 
 
 class Location:
@@ -82,12 +83,13 @@ class Location:
     """Removes what killed writers left; only when nobody writes here."""
     if self.directory is None:
       return  # an object store shows no half-written objects
-    for path in self.directory.rglob(_LEFTOVER):
-      path.unlink(missing_ok=True)
-    below = sorted(self.directory.rglob("*"), reverse=True)
-    for path in below:
-      if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+    for found, _, names in os.walk(self.directory, topdown=False):
+      directory = pathlib.Path(found)
+      for name in names:
+        if name.endswith(_LEFTOVER):
+          (directory / name).unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # it is not empty, or just went
+        directory.rmdir()
 
   def explain(self, error: Exception, doing: str) -> Exception:
     """What to raise for what TensorStore or the system refused."""
