@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a dictionary is from, in SAELens's words."""
 
+import pathlib
 from typing import Any
 
 from sae_jax import store, version
@@ -14,7 +15,7 @@ def metadata(
   """The `metadata` of the exported `cfg.json`."""
   manifest = source.manifest
   return {
-    "model_name": manifest.model,
+    "model_name": _name(manifest.model),
     "hook_name": hook,
     "context_size": manifest.context_length,
     "dataset_path": manifest.text_source,
@@ -23,3 +24,9 @@ def metadata(
     "sae_jax_version": version.__version__,
     "sae_jax_store": source.identity,
   }
+
+
+def _name(model: str) -> str:
+  """A hub id as it is; of a local path, which is nobody else's, the end."""
+  path = pathlib.PurePath(model)
+  return path.name if path.is_absolute() else model
