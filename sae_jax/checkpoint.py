@@ -77,9 +77,14 @@ class Checkpoints:
   def save(self, step: int, state: Any, stream: dict[str, Any]) -> None:
     """Starts a save and returns when `state` may be donated.
 
+    A step that is there already (a run stopped right after it resumed) is not
+    saved again: equal steps have equal states.
+
     Raises:
       OSError: this or the save before it failed; ENOSPC if the disk is full.
     """
+    if step in self._manager.all_steps():
+      return
     record = {"position": stream, "state_fingerprint": _fingerprint(state)}
     with self._disk_full_said():
       self._manager.save(

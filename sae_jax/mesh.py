@@ -16,6 +16,17 @@ from sae_jax import errors
 
 AXES = ("sae", "data", "latent")
 
+# Dense bfloat16 FLOP/s by the start of the device's kind; vendors' figures.
+_PEAK_FLOPS = {
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6 lite": 918e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200": 989e12,
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
@@ -97,6 +108,12 @@ def make(
     axis_types=(jax.sharding.AxisType.Auto,) * 3,
     devices=devices,
   )
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Dense bfloat16 FLOP/s of one such device; None if it is not known."""
+  known = [kind for kind in _PEAK_FLOPS if device_kind.startswith(kind)]
+  return _PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 def single() -> jax.sharding.Mesh:

@@ -95,6 +95,15 @@ def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, how, capsys):
     assert (copy / "damaged-10").is_dir()
 
 
+def test_a_step_that_is_there_is_not_saved_again(tmp_path):
+  save_three(tmp_path / "c")
+  checkpoints = checkpoint.Checkpoints(tmp_path / "c")
+  checkpoints.save(10, make_state(10), {"at": 10})
+  checkpoints.wait()
+  assert checkpoints.steps() == [5, 10]
+  checkpoints.close()
+
+
 def test_a_save_that_was_cut_off_does_not_count(tmp_path):
   save_three(tmp_path / "c")
   aside = tmp_path / "c" / "15.orbax-checkpoint-tmp"

@@ -28,3 +28,10 @@ def test_impossible_meshes_are_refused():
 def test_a_mesh_can_leave_devices_out():
   made = mesh.make(mesh.MeshConfig(latent=2), jax.devices()[:2])
   assert made.devices.size == 2
+
+
+def test_peak_flops_of_known_devices():
+  assert mesh.peak_flops("TPU v5 lite") == 197e12
+  assert mesh.peak_flops("TPU v5p") == 459e12
+  assert mesh.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+  assert mesh.peak_flops("cpu") is None

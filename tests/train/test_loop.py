@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,17 @@ def test_sigterm_saves_and_the_resumed_run_is_bit_equal(
   code, _, stderr = finish(start(config_file, out))
   assert code == 0, stderr
   assert_same_run(out, reference)
+
+
+def test_killed_between_the_last_save_and_the_export(
+  config_file, reference, tmp_path
+):
+  shutil.copytree(reference, tmp_path / "run")
+  shutil.rmtree(tmp_path / "run" / "sae")
+  (tmp_path / "run" / "manifest.json").unlink()
+  code, _, stderr = finish(start(config_file, tmp_path / "run"))
+  assert code == 0, stderr
+  assert_same_run(tmp_path / "run", reference)
 
 
 def test_a_run_goes_on_on_another_mesh(config_file, reference, tmp_path):

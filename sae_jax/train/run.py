@@ -1,0 +1,109 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the loop leaves behind: metrics, checkpoints, released chunks.
+
+Nothing is saved before its loss is known to be finite, nothing is released
+before a checkpoint on disk no longer needs it.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from sae_jax import checkpoint, metrics, store, stream
+from sae_jax import mesh as mesh_lib
+from sae_jax.train import config as config_lib
+from sae_jax.train import state as state_lib
+
+
+class Run:
+  """The files of one run while it is under way."""
+
+  def __init__(
+    self,
+    config: config_lib.TrainConfig,
+    source: store.Store,
+    directory: pathlib.Path,
+    checkpoints: checkpoint.Checkpoints,
+    batches: stream.Stream,
+    *,
+    first: int,
+    d_model: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    self._config = config
+    self._source = source
+    self._directory = directory
+    self._checkpoints = checkpoints
+    self._batches = batches
+    lead = jax.process_index() == 0
+    self._writer = (
+      metrics.Writer(directory, first, config.wandb_project) if lead else None
+    )
+    self._late = metrics.OneStepLate(
+      self._writer, config.log_every, watch="train/loss"
+    )
+    self._progress = metrics.Progress(
+      config.steps, "steps", initial=first, show=lead
+    )
+    # Of the dense encoder product, which is all that has to be dense.
+    self._flops = 2 * config.stream.batch_size * config.sae.latents * d_model
+    peak = mesh_lib.peak_flops(mesh.devices.flat[0].device_kind)
+    self._peak = peak * mesh.devices.size if peak else None
+    self._then = time.perf_counter()
+
+  def log(self, step: int, scalars: dict[str, jax.Array]) -> None:
+    """Hands step `step` in and reports the one before it."""
+    now = time.perf_counter()
+    seconds, self._then = now - self._then, now
+    rows = self._config.stream.batch_size
+    rates = {
+      "perf/step_ms": 1e3 * seconds,
+      "perf/tokens_per_s": rows / seconds,
+      "perf/stall_ms": self._batches.stall_ms(),
+    }
+    if self._peak:
+      rates["perf/mfu"] = self._flops / (seconds * self._peak)
+    self._checked(self._late, step, scalars, rates)
+    last = self._late.last
+    note = f"fvu {last['train/fvu']:.4f}" if last else ""
+    self._progress.update(step + 1, note)
+
+  def save(self, step: int, state: state_lib.TrainState) -> None:
+    """Saves a state whose loss is known to be finite."""
+    self._checked(self._late.flush)
+    position = self._batches.state()
+    self._checkpoints.save(step, state, position)
+    if self._source.bounded:
+      # Only what a checkpoint on disk no longer needs may be deleted.
+      self._checkpoints.wait()
+      self._source.release(self._batches.releasable_chunk(position))
+
+  def last_metrics(self, looked: dict[str, jax.Array]) -> dict[str, float]:
+    final = {name: float(v) for name, v in jax.device_get(looked).items()}
+    if self._writer is not None and final:
+      self._writer.write(self._config.steps, final)
+    return self._late.last | final
+
+  def close(self) -> None:
+    self._progress.close()
+    self._batches.close()
+    self._checkpoints.close()
+    if self._writer is not None:
+      self._writer.close()
+
+  def _checked(self, call: Callable[..., None], *args: Any) -> None:
+    try:
+      call(*args)
+    except metrics.NonFiniteError as error:
+      self._checkpoints.wait()
+      kept = self._checkpoints.steps()
+      raise metrics.NonFiniteError(
+        f"{error}; the run was stopped. Last good checkpoint:"
+        f" {kept[-1] if kept else 'none'} in {self._directory}/checkpoints."
+        " Check the store with `sae-jax verify`, or start a run with a lower"
+        " optimizer.learning_rate"
+      ) from None
