@@ -1,5 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 # Sourced by the scripts beside it: finds a Python, makes a virtual environment.
 
 find_python() { # prints the first Python >= 3.11
