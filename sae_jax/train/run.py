@@ -83,10 +83,15 @@ class Run:
       self._source.release(self._batches.releasable_chunk(position))
 
   def last_metrics(self, looked: dict[str, jax.Array]) -> dict[str, float]:
+    """The last step's metrics and a look at the final state."""
     final = {name: float(v) for name, v in jax.device_get(looked).items()}
+    last = self._late.last
+    if not last:  # resumed after the last step
+      lines = metrics.read(self._directory / "metrics.jsonl")
+      last = next((x for x in reversed(lines) if "train/loss" in x), {})
     if self._writer is not None and final:
       self._writer.write(self._config.steps, final)
-    return self._late.last | final
+    return {k: v for k, v in last.items() if k != "step"} | final
 
   def close(self) -> None:
     self._progress.close()

@@ -183,8 +183,9 @@ def test_killed_between_the_last_save_and_the_export(
   shutil.copytree(reference, tmp_path / "run")
   shutil.rmtree(tmp_path / "run" / "sae")
   (tmp_path / "run" / "manifest.json").unlink()
-  code, _, stderr = finish(start(config_file, tmp_path / "run"))
+  code, stdout, stderr = finish(start(config_file, tmp_path / "run"))
   assert code == 0, stderr
+  assert json.loads(stdout)["train/loss"] == trace(reference)[-2]["train/loss"]
   assert_same_run(tmp_path / "run", reference)
 
 
