@@ -6,19 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
-from sae_jax import __main__ as command
 from sae_jax import store
-from sae_jax.train import loop as _loop  # grain defines flags on import
 
-assert _loop
 HOOK = "blocks.0.hook_resid_post"
-
-
-def call(*argv):
-  with flagsaver.flagsaver():
-    return command.run(["sae-jax", *map(str, argv)])
 
 
 @pytest.fixture
@@ -49,20 +40,25 @@ def files(tmp_path):
   return tmp_path
 
 
-def wrong(capsys, expected, *argv):
-  """The call ends with 2, one message that says `expected`, no traceback."""
-  assert call(*argv) == 2
-  out, err = capsys.readouterr()
-  assert not out
-  assert expected in err
-  assert "Traceback" not in err
-  assert err.splitlines()[-1].strip()
+@pytest.fixture
+def wrong(command, capsys):
+  """Runs a line that ends with 2, one message that says `expected`."""
+
+  def check(expected, *argv):
+    assert command(*argv) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert expected in err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].strip()
+
+  return check
 
 
-def test_help_and_no_arguments(capsys):
-  assert call("--help") == 0
+def test_help_and_no_arguments(command, capsys):
+  assert command("--help") == 0
   assert "usage: sae-jax JOB" in capsys.readouterr().out
-  assert call() == 2
+  assert command() == 2
 
 
 @pytest.mark.parametrize(
@@ -78,13 +74,12 @@ def test_help_and_no_arguments(capsys):
     (["verify", "--config.a=1", "x"], "takes no --config"),
   ],
 )
-def test_wrong_usage(capsys, argv, expected):
-  wrong(capsys, expected, *argv)
+def test_wrong_usage(wrong, argv, expected):
+  wrong(expected, *argv)
 
 
-def test_a_missing_model_is_named(capsys, files):
+def test_a_missing_model_is_named(wrong, files):
   wrong(
-    capsys,
     "/nowhere/model",
     "harvest",
     f"--config={files}/harvest.py",
@@ -93,9 +88,8 @@ def test_a_missing_model_is_named(capsys, files):
   assert not (files / "new").exists()
 
 
-def test_a_config_typo_is_answered_with_the_field(capsys, files):
+def test_a_config_typo_is_answered_with_the_field(wrong, files):
   wrong(
-    capsys,
     "did you mean 'latents'",
     "train",
     f"--config={files}/train.py",
@@ -104,10 +98,9 @@ def test_a_config_typo_is_answered_with_the_field(capsys, files):
   )
 
 
-def test_a_wrong_hook_is_answered_with_what_there_is(capsys, files):
+def test_a_wrong_hook_is_answered_with_what_there_is(wrong, files):
   for hook in ("blocks.7.hook_resid_post", "model.layers.7"):
     wrong(
-      capsys,
       f"it has {HOOK}",
       "train",
       f"--config={files}/train.py",
@@ -116,9 +109,8 @@ def test_a_wrong_hook_is_answered_with_what_there_is(capsys, files):
     )
 
 
-def test_a_missing_store_is_named(capsys, files):
+def test_a_missing_store_is_named(wrong, files):
   wrong(
-    capsys,
     "is no activation store",
     "train",
     f"--config={files}/train.py",
@@ -127,21 +119,21 @@ def test_a_missing_store_is_named(capsys, files):
   )
 
 
-def test_verify_names_a_damaged_chunk(capsys, files):
-  assert call("verify", files / "store") == 0
+def test_verify_names_a_damaged_chunk(command, wrong, capsys, files):
+  assert command("verify", files / "store") == 0
   assert json.loads(capsys.readouterr().out)["verified"]
   chunk = files / "store" / "activations" / HOOK / "c" / "1" / "0"
   content = bytearray(chunk.read_bytes())
   content[100] ^= 1
   chunk.write_bytes(content)
-  wrong(capsys, f"activations/{HOOK}/c/1/0", "verify", files / "store")
+  wrong(f"activations/{HOOK}/c/1/0", "verify", files / "store")
 
 
-def test_train_prints_its_result_as_one_json_line(capsys, files):
+def test_train_prints_its_result_as_one_json_line(command, capsys, files):
   argv = ("train", f"--config={files}/train.py", f"--out={files}/run")
-  assert call(*argv) == 0
+  assert command(*argv) == 0
   result = json.loads(capsys.readouterr().out)
   assert result["steps"] == 2 and result["tokens"] == 64
-  assert call(*argv) == 0
+  assert command(*argv) == 0
   out, err = capsys.readouterr()
   assert json.loads(out) == result and "already trained" in err

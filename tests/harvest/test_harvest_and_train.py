@@ -38,17 +38,17 @@ def forge():
   made.close()
 
 
-def train(directory, *overrides):
+def line(directory):
   (directory / "config.py").write_text(
     CONFIG.format(store=str(directory / "store"), hook=HOOK, steps=STEPS)
   )
+  config, out = f"--config={directory}/config.py", f"--out={directory}/run"
+  return "train", config, out
+
+
+def train(directory):
   return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "sae_jax", "train"),
-      f"--config={directory}/config.py",
-      f"--out={directory}/run",
-      *overrides,
-    ],
+    [sys.executable, "-m", "sae_jax", *line(directory)],
     env=dict(os.environ, JAX_PLATFORMS="cpu"),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -110,7 +110,9 @@ def test_a_window_is_enough_and_a_kill_changes_nothing(forge, tmp_path):
     np.testing.assert_array_equal(array, weights[1][name])
 
 
-def test_settings_that_would_wait_for_ever_are_refused(forge, tmp_path):
+def test_settings_that_would_wait_for_ever_are_refused(
+  forge, tmp_path, command, capsys
+):
   harvest = forge.start(tmp_path / "store", **FIELDS)
   start = tmp_path / "store" / "progress" / "start.json"
   wait_until(lambda: start.exists() or harvest.code is not None)
@@ -119,7 +121,6 @@ def test_settings_that_would_wait_for_ever_are_refused(forge, tmp_path):
     ("--config.steps=65", "bounded store"),
     ("--config.held_out_rows=64", "is bounded"),
   ):
-    trainer = train(tmp_path, override)
-    _, err = trainer.communicate()
-    assert trainer.returncode == 2 and expected in err, err
+    assert command(*line(tmp_path), override) == 2
+    assert expected in capsys.readouterr().err
   harvest.kill()

@@ -189,6 +189,7 @@ def test_killed_between_the_last_save_and_the_export(
   assert_same_run(tmp_path / "run", reference)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(config_file, reference, tmp_path):
   """Saved on one device at step 20, resumed on 2 x 4: same data, same curve.
 
@@ -220,27 +221,32 @@ def test_a_finished_run_is_left_alone(config_file, reference):
   assert before == {p: p.stat().st_mtime_ns for p in reference.rglob("*.json*")}
 
 
-def test_a_second_run_and_a_changed_config_are_refused(config_file, tmp_path):
+def test_a_second_run_and_a_changed_config_are_refused(
+  config_file, tmp_path, command, capsys
+):
   out = tmp_path / "run"
+  argv = ("train", f"--config={config_file}", f"--out={out}")
   first = start(config_file, out)
   wait_for_step(first, out, 1)
   first.send_signal(signal.SIGSTOP)  # alive, but not about to finish
-  code, _, stderr = finish(start(config_file, out))
+  assert command(*argv) == 2
   first.kill()
   first.communicate()
-  assert code == 2 and f"pid {first.pid}" in stderr
-  code, _, stderr = finish(start(config_file, out, "sae.k=5"))
-  assert code == 2 and "sae.k = 4, now it is 5" in stderr
-  code, _, stderr = finish(start(config_file, out, "optimizer.b1=0.5"))
-  assert code == 2 and "optimizer.b1 = 0.9, now it is 0.5" in stderr
+  assert f"pid {first.pid}" in capsys.readouterr().err
+  assert command(*argv, "--config.sae.k=5") == 2
+  assert "sae.k = 4, now it is 5" in capsys.readouterr().err
+  assert command(*argv, "--config.optimizer.b1=0.5") == 2
+  assert "optimizer.b1 = 0.9, now it is 0.5" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(config_file, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(
+  config_file, tmp_path, command, capsys
+):
   out = tmp_path / "run"
-  code, stdout, stderr = finish(
-    start(config_file, out, "optimizer.learning_rate=1e38")
-  )
-  assert code == 1 and not stdout
+  rate = "--config.optimizer.learning_rate=1e38"
+  assert command("train", f"--config={config_file}", f"--out={out}", rate) == 1
+  stdout, stderr = capsys.readouterr()
+  assert not stdout
   assert "train/loss is" in stderr and "at step" in stderr
   assert "Last good checkpoint" in stderr and "Traceback" not in stderr
   assert not (out / "manifest.json").exists()
