@@ -17,11 +17,17 @@ class Stop:
 
 
 @contextlib.contextmanager
-def catch() -> Iterator[Stop]:
-  """Notes the first SIGTERM or SIGINT; a second one acts as it always does."""
+def catch(*, alone: bool = True) -> Iterator[Stop]:
+  """Notes the first SIGTERM or SIGINT; a second one acts as it always does.
+
+  Does nothing where this process is not `alone`: one of several that act
+  together must not stop at a step of its own.
+  """
   stop = Stop()
-  if threading.current_thread() is not threading.main_thread():
-    yield stop  # Python delivers signals to the main thread only
+  # Python delivers signals to the main thread only.
+  in_main = threading.current_thread() is threading.main_thread()
+  if not alone or not in_main:
+    yield stop
     return
 
   def note(number, frame):

@@ -79,7 +79,8 @@ def train(
     mesh=mesh,
   )
   try:
-    with interrupt.catch() as stop, jax.transfer_guard("disallow"):
+    alone = jax.process_count() == 1
+    with interrupt.catch(alone=alone) as stop, jax.transfer_guard("disallow"):
       for step in range(first, config.steps):
         looked = look(state) if step % config.eval_every == 0 else {}
         if stop.requested:
