@@ -6,6 +6,7 @@ A fixed, small set of held-out rows stays on the devices; the numbers are for
 the training curve. The evaluation job measures all held-out rows.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -15,10 +16,10 @@ import numpy as np
 from jax import lax
 
 from sae_jax import store
-from sae_jax.ops import dispatch
 from sae_jax.sae import init, losses
 from sae_jax.train import config as config_lib
 from sae_jax.train import state as state_lib
+from sae_jax.train import step as step_lib
 
 _BATCHES = 4
 
@@ -42,13 +43,15 @@ def make_look(
   needed = -(-_BATCHES * batch // source.read_rows)
   rows_ND = np.concatenate(source.read_chunks(hook, list(chunks[:needed])))
   batch = min(batch, len(rows_ND) // data * data)
+  if not batch:  # fewer rows than data shards
+    return lambda state: {}
   count = min(_BATCHES, len(rows_ND) // batch)
   rows_NBD = rows_ND[: count * batch].reshape(count, batch, -1)
   sharding = jax.NamedSharding(mesh, jax.P(None, "data", None))
   x_NBD = jax.make_array_from_callback(
     rows_NBD.shape, sharding, lambda index: rows_NBD[index]
   )
-  measure = _sharded_measure(config, mesh)
+  measure = _sharded_measure(config.sae, mesh, rows_ND.shape[1])
 
   @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
   def look(state, x_NBD):
@@ -61,17 +64,10 @@ def make_look(
   return lambda state: look(state, x_NBD)
 
 
-def _sharded_measure(config, mesh):
+def _sharded_measure(config, mesh, d_model):
   """`(params, x_BD) -> (fvu, l0)` on the mesh; the loss without AuxK."""
-  spec = losses.LossSpec(
-    k=config.sae.k,
-    aux_k=1,
-    aux_coefficient=0.0,
-    matmul_dtype=config.sae.matmul_dtype,
-    implementation=dispatch.for_platform(mesh.devices.flat[0].platform),
-    data_axis="data",
-    latent_axis="latent",
-  )
+  spec = step_lib.loss_spec(config, mesh, d_model)
+  spec = dataclasses.replace(spec, aux_coefficient=0.0)
 
   def measure(params, x_BD):
     nothing_dead_F = jnp.zeros((params.latents,), bool)

@@ -42,7 +42,7 @@ def train(
     metrics.NonFiniteError: the loss; nothing after it was saved.
   """
   mesh = mesh_lib.make(config.mesh)
-  hook = start.find_hook(source, config.hook)
+  hook = source.hook(config.hook)
   d_model = source.d_model(hook)
   train_chunks, held_out_chunks = source.holdout(config.held_out_rows)
   start.check(config, source, train_chunks)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from sae_jax import errors, lm, store
+from sae_jax import errors, store
 from sae_jax.train import config as config_lib
 from sae_jax.train import state as state_lib
 
@@ -41,13 +41,6 @@ def check(
       " checkpoints, so harvest and training would wait for each other; lower"
       " checkpoint_every"
     )
-
-
-def find_hook(source: store.Store, name: str) -> str:
-  """The store's name of a hook that may be in Hugging Face's spelling."""
-  if name not in source.hooks and not name.startswith("blocks."):
-    name = lm.parse_hook(name).canonical
-  return source.hook(name)
 
 
 def new_state(

@@ -122,10 +122,15 @@ def _count(tokens_F, fired_F, batch):
   return jnp.where(fired_F, 0, counted_F)
 
 
-def _sharded_grad(config, mesh, d_model, implementation):
-  """`(params, x, dead, variance) -> (loss, report, grads)` on the mesh."""
+def loss_spec(
+  config: sae.SaeConfig,
+  mesh: jax.sharding.Mesh,
+  d_model: int,
+  implementation: str | None = None,
+) -> losses.LossSpec:
+  """The loss of one shard of the mesh; `implementation` None: by platform."""
   platform = mesh.devices.flat[0].platform
-  spec = losses.LossSpec(
+  return losses.LossSpec(
     k=config.k,
     aux_k=config.resolve_aux_k(d_model),
     aux_coefficient=config.aux_coefficient,
@@ -135,6 +140,11 @@ def _sharded_grad(config, mesh, d_model, implementation):
     data_axis="data" if mesh.shape["data"] > 1 else None,
     latent_axis="latent" if mesh.shape["latent"] > 1 else None,
   )
+
+
+def _sharded_grad(config, mesh, d_model, implementation):
+  """`(params, x, dead, variance) -> (loss, report, grads)` on the mesh."""
+  spec = loss_spec(config, mesh, d_model, implementation)
   value_and_grad = jax.value_and_grad(losses.sae_loss, has_aux=True)
 
   def shard(params, x_BD, dead_F, total_variance):
