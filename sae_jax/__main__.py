@@ -24,10 +24,13 @@ CONFIG_JOBS = {
   "harvest": "text and a language model -> an activation store",
   "train": "a store -> a sparse autoencoder",
   "evaluate": "a trained SAE, its store and language model -> metrics",
+  "diff": "a base and tuned models, an SAE -> which latents changed",
+  "posttrain": "a language model and examples -> a fine-tuned model",
+  "organism": "a seed -> a tiny model with two personas, and its arms",
 }
 # Jobs that take paths; each module has `run(paths, out)`.
 PATH_JOBS = {
-  "report": "runs and evaluations -> one HTML page",
+  "report": "runs, evaluations and diffs -> one HTML page",
   "verify": "check every byte of stores",
 }
 USAGE = "\n".join(

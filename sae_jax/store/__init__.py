@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The activation store: TensorStore arrays of activations and their tokens."""
 
+from sae_jax.store.arrays import all_rows as all_rows
 from sae_jax.store.arrays import write_arrays as write_arrays
+from sae_jax.store.arrays import write_blocks as write_blocks
 from sae_jax.store.layout import Manifest as Manifest
 from sae_jax.store.reader import Context as Context
 from sae_jax.store.reader import Store as Store

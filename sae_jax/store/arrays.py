@@ -3,7 +3,7 @@
 """A store from activations that somebody already has as arrays."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -46,19 +46,68 @@ def write_arrays(
   if documents is None:
     count = len(next(iter(activations.values()), ()))
     documents = [np.zeros(1, np.int32)] * count
-  lengths = [len(document) for document in documents]
   if rows_N2 is None:
-    pairs = [(d, t) for d, n in enumerate(lengths) for t in range(n)]
-    rows_N2 = np.array(pairs, np.int32).reshape(-1, 2)
-  _check(activations, rows_N2, lengths)
+    rows_N2 = all_rows(documents)
+  _check(activations, rows_N2, [len(document) for document in documents])
+  write_blocks(
+    path,
+    {hook: x.shape[1] for hook, x in activations.items()},
+    _cut(activations, write_rows),
+    documents=documents,
+    rows_N2=rows_N2,
+    read_rows=read_rows,
+    write_rows=write_rows,
+    seed=seed,
+    model=model,
+    tokenizer_hash=tokenizer_hash,
+  )
+
+
+def all_rows(documents: Sequence[np.ndarray]) -> np.ndarray:
+  """(document, position) int32 [N, 2] of every token of every document."""
+  length_N = np.array([len(document) for document in documents], np.int64)
+  document_R = np.repeat(np.arange(len(documents)), length_N)
+  first_R = np.repeat(np.cumsum(length_N) - length_N, length_N)
+  position_R = np.arange(len(document_R)) - first_R
+  return np.stack([document_R, position_R], axis=1).astype(np.int32)
+
+
+def write_blocks(
+  path: str | os.PathLike[str],
+  widths: Mapping[str, int],
+  blocks: Iterable[Mapping[str, np.ndarray]],
+  *,
+  documents: Sequence[np.ndarray],
+  rows_N2: np.ndarray,
+  read_rows: int = 256,
+  write_rows: int = 32768,
+  seed: int = 0,
+  model: str = "",
+  weights_hash: str = "",
+  tokenizer_hash: str = "",
+) -> None:
+  """Writes activations that come in blocks; one write chunk is in memory.
+
+  Args:
+    path: a new directory or URL.
+    widths: hook -> D.
+    blocks: hook -> finite x_ND of any lengths, together the rows of `rows_N2`
+      in that order.
+    documents: int token ids of each sequence.
+    rows_N2: the (document, position) of each row.
+    weights_hash: of the model, for the manifest. The rest: see `write_arrays`.
+
+  Raises:
+    errors.InputError: sizes that do not fit, or `path` is taken.
+  """
   check_rows(read_rows, write_rows)
   place = location.Location(path)
   if place.read(layout.MANIFEST) or place.read(layout.START):
     raise errors.InputError(f"{place.path} holds a store; choose another path")
-  width = max(lengths)
+  width = max(map(len, documents))
   batch = max(1, min(len(documents), write_rows // width))
   manifest = layout.Manifest(
-    hooks={hook: x.shape[1] for hook, x in activations.items()},
+    hooks=dict(widths),
     rows=len(rows_N2),
     requested_rows=len(rows_N2),
     read_rows=read_rows,
@@ -70,7 +119,7 @@ def write_arrays(
     window=0,
     seed=seed,
     model=model,
-    weights_hash="",
+    weights_hash=weights_hash,
     tokenizer_hash=tokenizer_hash,
     prepends_bos=False,
     chat_template=False,
@@ -83,15 +132,13 @@ def write_arrays(
   out = writer.StoreWriter(path, manifest)
   state = out.lane(0)
   tokens = list(_batches(documents, batch, width))
-  for chunk in range(manifest.write_chunks):
+  chunk = -1
+  for chunk, x in enumerate(_chunks(blocks, write_rows)):
     span = slice(chunk * write_rows, (chunk + 1) * write_rows)
     state = out.write_chunk(
       state,
       chunk,
-      {
-        hook: np.asarray(x[span]).astype(ml_dtypes.bfloat16)
-        for hook, x in activations.items()
-      },
+      {hook: x_ND.astype(ml_dtypes.bfloat16) for hook, x_ND in x.items()},
       rows_N2[span],
       tokens=list(enumerate(tokens)) if chunk == 0 else [],
       first_batch=0,
@@ -100,8 +147,42 @@ def write_arrays(
       exhausted=chunk == manifest.write_chunks - 1,
       dropped={},
     )
+  if chunk + 1 != manifest.write_chunks:
+    raise errors.InputError(
+      f"{place.path}: {chunk + 1} write chunks came for {len(rows_N2)} rows;"
+      f" {manifest.write_chunks} were expected"
+    )
   out.finish()
   writer.clean(place)
+
+
+def _cut(
+  activations: Mapping[str, np.ndarray], step: int
+) -> Iterator[dict[str, np.ndarray]]:
+  count = len(next(iter(activations.values())))
+  for start in range(0, count, step):
+    yield {
+      hook: np.asarray(x_ND[start : start + step])
+      for hook, x_ND in activations.items()
+    }
+
+
+def _chunks(
+  blocks: Iterable[Mapping[str, np.ndarray]], size: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """The blocks' rows again, `size` at a time."""
+  held: list[Mapping[str, np.ndarray]] = []
+  rows = 0
+  for block in blocks:
+    held.append(block)
+    rows += len(next(iter(block.values())))
+    while rows >= size:
+      whole = {h: np.concatenate([b[h] for b in held]) for h in held[0]}
+      yield {hook: x_ND[:size] for hook, x_ND in whole.items()}
+      held = [{hook: x_ND[size:] for hook, x_ND in whole.items()}]
+      rows -= size
+  if rows:
+    yield {h: np.concatenate([b[h] for b in held]) for h in held[0]}
 
 
 def check_rows(read_rows: int, write_rows: int) -> None:
