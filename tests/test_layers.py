@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "sae_jax"
 LAYERS = (
   ("errors", "version"),
   ("config", "artifacts", "interrupt", "mesh"),
-  ("metrics",),
+  ("metrics", "endpoint"),
   ("ops",),
   ("sae", "store", "lm"),
   ("formats",),
