@@ -1,0 +1,38 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`sae-jax diff`: a base, its arms and an SAE in; which latents changed out."""
+
+import sys
+from typing import Any
+
+import jax
+
+from sae_jax import artifacts, errors
+from sae_jax import config as config_lib
+from sae_jax.diff import config as diff_config
+from sae_jax.diff import job
+
+Config = diff_config.DiffConfig
+
+
+def run(config: Config, out: str) -> dict[str, Any]:
+  """Writes the diff into `out`; see `diff.job.run`."""
+  if jax.process_count() > 1:
+    raise errors.InputError(
+      "sae-jax diff runs in one process, on all devices of its host; start it"
+      " without --distributed"
+    )
+  dictionary = job.load_dictionary(config)
+  with artifacts.open_output(
+    out,
+    job="diff",
+    config=config_lib.to_dict(config),
+    inputs=job.inputs(config, dictionary),
+    may_change=("mesh",),
+  ) as output:
+    if output.finished is not None:
+      print(f"{output.path} is already compared", file=sys.stderr)
+      return output.finished["result"]
+    result = job.run(config, dictionary, output)
+    output.finish(result, device=jax.devices()[0].device_kind)
+  return result
