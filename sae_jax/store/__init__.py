@@ -5,6 +5,8 @@
 from sae_jax.store.arrays import all_rows as all_rows
 from sae_jax.store.arrays import write_arrays as write_arrays
 from sae_jax.store.arrays import write_blocks as write_blocks
+from sae_jax.store.difference import Difference as Difference
+from sae_jax.store.difference import difference as difference
 from sae_jax.store.layout import Manifest as Manifest
 from sae_jax.store.reader import Context as Context
 from sae_jax.store.reader import Store as Store

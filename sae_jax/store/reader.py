@@ -89,6 +89,11 @@ class Store:
     """A hash of what the store holds and how."""
     return self.manifest.identity()
 
+  @property
+  def identities(self) -> dict[str, str]:
+    """Identity by the config field that names the store."""
+    return {"store": self.identity}
+
   def chunk_rows(self, chunks: range) -> int:
     """How many rows consecutive read chunks have."""
     stop = min(chunks.stop * self.read_rows, self.rows)
