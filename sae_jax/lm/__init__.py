@@ -7,6 +7,7 @@ from sae_jax.lm.hooks import Edit, Hook
 from sae_jax.lm.hooks import parse as parse_hook
 from sae_jax.lm.load import LanguageModel, load_lm
 from sae_jax.lm.run import Outputs, activations, forward, logits
+from sae_jax.lm.save import save_hf
 from sae_jax.lm.score import completion_logprobs, token_logprobs
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
   "load_lm",
   "logits",
   "parse_hook",
+  "save_hf",
   "token_logprobs",
 ]

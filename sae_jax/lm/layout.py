@@ -6,7 +6,7 @@ One table per naming scheme. A reader returns the slice `index` of one layer's
 weight of shape `shape`, and reads no more of the file than that slice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -190,6 +190,30 @@ def layout(config: config_lib.ModelConfig) -> _Layout:
   if config.family == "gpt_neox":
     return _neox_layout(config)
   return _llama_layout(config)
+
+
+def to_stored(reader: _Reader, parts: Sequence[np.ndarray]) -> np.ndarray:
+  """One layer's weights as they are stored: the inverse of `reader`.
+
+  Args:
+    parts: the weight; of a fused tensor q, k and v in this order.
+  """
+  if is_fused(reader):
+    if reader.__qualname__.startswith(_gpt2_part.__name__):
+      rows = [part.reshape(-1, *part.shape[2:]).T for part in parts]
+      return np.concatenate(rows, axis=-1)
+    fused = np.stack(parts, axis=1)  # [N, 3, H, …]
+    return fused.reshape(-1, *fused.shape[3:])
+  (weight,) = parts
+  if reader is _transposed:
+    return weight.T
+  if reader is _rows_by_head:
+    return weight.reshape(-1, *weight.shape[2:])
+  if reader is _columns_by_head:
+    return weight.reshape(weight.shape[0], -1)
+  if reader is _gpt2_out:
+    return weight.reshape(weight.shape[0], -1).T
+  return weight
 
 
 def is_fused(reader: _Reader) -> bool:

@@ -115,12 +115,11 @@ def load_lm(
   if dtype not in (jnp.bfloat16, jnp.float32):
     raise errors.InputError(f"dtype={dtype}: give bfloat16 or float32")
   path = _resolve(str(path_or_hub_id))
+  raw = read_config(path)
   if path.is_file():
-    raw = gguf_lib.read_gguf_config(path)
     source: source_lib.Source = gguf_lib.GgufTensors(path)
     place, files = str(path), [path]
   else:
-    raw = _read_config(path)
     source = source_lib.SafetensorsSource(path)
     place, files = str(path / "config.json"), source_lib.safetensors_files(path)
   config = config_lib.from_hf(raw, place=place)
@@ -173,8 +172,16 @@ def _resolve(name: str) -> pathlib.Path:
     ) from error
 
 
-def _read_config(directory: pathlib.Path) -> dict[str, Any]:
-  """`config.json`, with the generation config's stop tokens where given."""
+def read_config(directory: pathlib.Path) -> dict[str, Any]:
+  """`config.json`, with the generation config's stop tokens where given.
+
+  A .gguf file gives what its config.json would be.
+
+  Raises:
+    errors.InputError: there is none, or it is damaged.
+  """
+  if directory.is_file():
+    return gguf_lib.read_gguf_config(directory)
   path = directory / "config.json"
   if not path.is_file():
     found = sorted(p.name for p in directory.glob("*.gguf"))

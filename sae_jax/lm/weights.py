@@ -9,7 +9,8 @@ it; the rest is replicated. Each device reads only its own slice.
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,6 +58,21 @@ def abstract_decoder(
     )
 
   return jax.tree_util.tree_map_with_path(place, decoder)
+
+
+def named(decoder: model_lib.Decoder) -> dict[str, jax.Array]:
+  """Every array of a decoder by its path, such as `blocks.mlp.w_up_FD`."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(decoder)
+  return {_path_name(path): leaf for path, leaf in leaves}
+
+
+def replaced(
+  decoder: model_lib.Decoder, arrays: Mapping[str, Any]
+) -> model_lib.Decoder:
+  """The decoder with the arrays of these names in place of its own."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, old: arrays.get(_path_name(path), old), decoder
+  )
 
 
 def _path_name(path) -> str:
