@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from sae_jax import errors, store
+from sae_jax import errors
+from sae_jax import store as store_lib
 from sae_jax.diff import prompts as prompts_lib
 from sae_jax.interpret import on_mesh, scan
 
@@ -45,7 +46,7 @@ class Evidence:
 
   def __init__(
     self,
-    stores: Mapping[str, store.Store],
+    stores: Mapping[str, store_lib.Store],
     hook: str,
     group_N: np.ndarray,
     span_N2: np.ndarray,
@@ -96,7 +97,7 @@ class Evidence:
   def num_batches(self) -> int:
     return -(-self.store("base").num_chunks // self._chunks_per_batch)
 
-  def store(self, name: str) -> store.Store:
+  def store(self, name: str) -> store_lib.Store:
     return self._stores[name]
 
   def batches(self, name: str, start: int = 0) -> Iterator[Batch]:
@@ -128,7 +129,7 @@ class Evidence:
   def _chunks_per_batch(self) -> int:
     return max(1, self._batch_rows // self.store("base").read_rows)
 
-  def _count(self, source: store.Store) -> np.ndarray:
+  def _count(self, source: store_lib.Store) -> np.ndarray:
     count_G = np.zeros(self.groups, np.int64)
     for start in range(0, source.rows, _BLOCK):
       stop = min(start + _BLOCK, source.rows)
@@ -138,7 +139,7 @@ class Evidence:
 
 
 def from_prompts(
-  stores: Mapping[str, store.Store],
+  stores: Mapping[str, store_lib.Store],
   hook: str,
   prompts: prompts_lib.Prompts,
   sequences: Sequence[prompts_lib.Sequence],
@@ -157,7 +158,7 @@ def from_prompts(
     names.append(", ".join(p.id for p in members))
     distinct = {p.topic for p in members}
     topics.append(distinct.pop() if len(distinct) == 1 else "")
-  span_N2 = np.array([_span(s, scope) for s in sequences], np.int32)
+  span_N2 = np.array([span(s, scope) for s in sequences], np.int32)
   span_N2[:, 0] = np.maximum(span_N2[:, 0], skip)
   return Evidence(
     stores,
@@ -174,7 +175,7 @@ def from_prompts(
 
 
 def from_stores(
-  stores: Mapping[str, store.Store],
+  stores: Mapping[str, store_lib.Store],
   hook: str,
   *,
   skip: int,
@@ -194,7 +195,7 @@ def from_stores(
         f"{other.path} ({name}) is a bounded store, which can be read once;"
         " diff needs whole ones"
       )
-    if not store.paired(base, other):
+    if not store_lib.paired(base, other):
       raise errors.InputError(
         f"{other.path} ({name}) is not paired with {base.path}: their rows are"
         " not of the same tokens; harvest it with --config.tokens_of="
@@ -222,7 +223,8 @@ def from_stores(
   )
 
 
-def _span(sequence: prompts_lib.Sequence, scope: str) -> tuple[int, int]:
+def span(sequence: prompts_lib.Sequence, scope: str) -> tuple[int, int]:
+  """The positions [a, b) of a sequence that a scope counts."""
   start, end = sequence.response_start, len(sequence.tokens)
   return {
     "prompt": (0, start),
