@@ -254,6 +254,8 @@ class Endpoint:
       ) from None
     if len(data) > _LARGEST_REPLY:
       raise EndpointError(f"{self._url}: a reply over {_LARGEST_REPLY} bytes")
+    if self._key:  # a server that echoes it: replies are kept on disk
+      data = data.replace(self._key.encode(), b"[key]")
     try:
       return json.loads(data)
     except ValueError:
