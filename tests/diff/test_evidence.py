@@ -4,11 +4,11 @@
 
 import json
 
+import diff_models
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_models
 
 from sae_jax import errors, lm, mesh, store
 from sae_jax.diff import capture, config, evidence, prompts
@@ -16,13 +16,13 @@ from sae_jax.diff import capture, config, evidence, prompts
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-  path = tiny_models.write_model(tmp_path_factory.mktemp("lm") / "base")
+  path = diff_models.write_model(tmp_path_factory.mktemp("lm") / "base")
   return lm.load_lm(path, dtype=jnp.float32)
 
 
 @pytest.fixture
 def file(tmp_path):
-  return tiny_models.write_prompts(tmp_path / "prompts.jsonl", count=11)
+  return diff_models.write_prompts(tmp_path / "prompts.jsonl", count=11)
 
 
 def load(file, base, **changes):
@@ -35,7 +35,7 @@ def captured(base, found, scope, path, **changes):
   capture.capture(
     base,
     found.sequences(scope),
-    tiny_models.HOOK,
+    diff_models.HOOK,
     path,
     **{"batch_size": 4} | changes,
   )
@@ -46,7 +46,7 @@ def open_evidence(stores, found, scope, **changes):
   arguments = dict(skip=1, groups=256, batch_rows=256, mesh=mesh.single())
   return evidence.from_prompts(
     stores,
-    tiny_models.HOOK,
+    diff_models.HOOK,
     found,
     found.sequences(scope),
     scope=scope,
@@ -60,7 +60,7 @@ def test_rows_in_scope_are_the_models_activations(base, file, tmp_path, scope):
   source = captured(base, found, scope, tmp_path / "st")
   seen = open_evidence({"base": source}, found, scope)
   assert seen.groups == 11 and seen.group_topics[:2] == ["with", "without"]
-  sums_GD, count_G = np.zeros((11, tiny_models.D)), np.zeros(11, int)
+  sums_GD, count_G = np.zeros((11, diff_models.D)), np.zeros(11, int)
   for batch in seen.batches("base"):
     group_B = np.asarray(batch.group_B)
     x_BD = np.asarray(batch.x_BD, np.float64)
@@ -68,13 +68,13 @@ def test_rows_in_scope_are_the_models_activations(base, file, tmp_path, scope):
       sums_GD[group] += x_BD[group_B == group].sum(0)
       count_G[group] += (group_B == group).sum()
   for group, prompt in enumerate(found.prompts):
-    n, expected, rows = len(prompt.tokens), np.zeros(tiny_models.D), 0
+    n, expected, rows = len(prompt.tokens), np.zeros(diff_models.D), 0
     tails = [()] if "prompt" in scope else prompt.responses.values()
     for tail in tails:
       tokens = np.array([prompt.tokens + tuple(tail)])
-      x_TD = lm.activations(base, tokens, (tiny_models.HOOK,))
+      x_TD = lm.activations(base, tokens, (diff_models.HOOK,))
       x_TD = np.asarray(
-        x_TD[tiny_models.HOOK][0].astype(jnp.bfloat16), np.float64
+        x_TD[diff_models.HOOK][0].astype(jnp.bfloat16), np.float64
       )
       part = {
         "prompt": slice(1, n),
@@ -124,18 +124,18 @@ def test_stores_from_outside_have_to_be_paired(tmp_path):
   documents = [np.arange(5), np.arange(3)]
   x_ND = rng.normal(size=(8, 4))
   sizes = dict(read_rows=4, write_rows=4)
-  hook = {tiny_models.HOOK: x_ND}
+  hook = {diff_models.HOOK: x_ND}
   store.write_arrays(tmp_path / "a", hook, documents=documents, **sizes)
   store.write_arrays(tmp_path / "b", hook, documents=documents[::-1], **sizes)
   a, b = (store.open_store(tmp_path / name) for name in "ab")
   arguments = dict(skip=1, groups=9, batch_rows=4, mesh=mesh.single())
-  seen = evidence.from_stores({"base": a}, tiny_models.HOOK, **arguments)
+  seen = evidence.from_stores({"base": a}, diff_models.HOOK, **arguments)
   assert seen.kind == "documents" and seen.group_rows_G.tolist() == [4, 2]
   with pytest.raises(errors.InputError, match="not paired with"):
-    evidence.from_stores({"base": a, "bad": b}, tiny_models.HOOK, **arguments)
+    evidence.from_stores({"base": a, "bad": b}, diff_models.HOOK, **arguments)
   with pytest.raises(errors.InputError, match=r"no token .* is in scope"):
     evidence.from_stores(
-      {"base": a}, tiny_models.HOOK, **arguments | {"skip": 9}
+      {"base": a}, diff_models.HOOK, **arguments | {"skip": 9}
     )
 
 
