@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sae_jax.lm import config as config_lib
+from sae_jax.lm import low_rank
 
 # Beyond this many queries, attention runs over blocks of them, so that the
 # scores take B * N * _QUERY_BLOCK * S floats and not B * N * S * S.
@@ -46,12 +47,22 @@ class Positions:
   sin_xBTR: jax.Array
 
 
-def einsum(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
+def einsum(
+  equation: str, x: jax.Array, w: jax.Array | low_rank.LowRank
+) -> jax.Array:
   """A product of equal-dtype arrays with an f32 result.
 
   f32 inputs mean f32 products: TPUs and GPUs would otherwise round them to
-  bf16 or tf32.
+  bf16 or tf32. A corrected weight acts as two thin products beside its own.
   """
+  if isinstance(w, low_rank.LowRank):
+    of_x, of_w, out = equation.replace("->", ",").split(",")
+    summed = "".join(axis for axis in of_w if axis not in out)
+    kept = "".join(axis for axis in of_w if axis in out)
+    thin = "".join(axis for axis in of_x if axis in out) + "r"
+    y = einsum(f"{of_x},r{summed}->{thin}", x, w.a).astype(x.dtype)
+    y = einsum(f"{thin},{kept}r->{out}", y, w.b)
+    return einsum(equation, x, w.weight) + w.scale * y
   full = x.dtype == jnp.float32
   return jnp.einsum(
     equation,

@@ -19,7 +19,9 @@ from sae_jax.lm import attention as attention_lib
 from sae_jax.lm import batch as batch_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
+from sae_jax.lm import low_rank
 from sae_jax.lm import model as model_lib
+from sae_jax.lm import plan as plan_lib
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +46,7 @@ def forward(
   cache: attention_lib.KvCache | None = None,
   start: jax.Array | int = 0,
   mesh: jax.sharding.Mesh | None = None,
+  adapter: low_rank.Adapter | None = None,
   remat: bool = False,
 ) -> Outputs:
   """Runs the decoder; pure, to be called under `jax.jit`.
@@ -61,13 +64,18 @@ def forward(
     cache: keys and values of the slots before `start`; all blocks are run.
     start: the slot of the first token.
     mesh: pins the stream's sharding where given.
+    adapter: low-rank corrections of some blocks. A gradient with respect to
+      them alone neither runs back through the blocks below nor keeps anything
+      of them.
     remat: for gradients: keep only the stream between blocks and compute each
       block again on the way back (a third more work, 1 / 20 of the memory).
 
   Raises:
     errors.InputError: a hook that does not exist or is not loaded.
   """
-  plan = _plan(model, taps, edits, run_all=want_logits or cache is not None)
+  plan = plan_lib.make(
+    model, taps, edits, run_all=want_logits or cache is not None
+  )
   b, t = tokens_BT.shape
   if mask_BT is None:
     slots = t if cache is None else cache.k_LBSKH.shape[2]
@@ -79,7 +87,7 @@ def forward(
   h_BTD = pin(model.embed(tokens_BT, position_BT))
   new_mask_BT = jax.lax.dynamic_slice_in_dim(at.mask_BS, start, t, axis=1)
   h_BTD, found, cache = _run_blocks(
-    model, plan, h_BTD, at, new_mask_BT, cache, pin, remat
+    model, plan, h_BTD, at, new_mask_BT, cache, pin, adapter, remat
   )
   return Outputs(
     resid_BTD=h_BTD,
@@ -89,65 +97,9 @@ def forward(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-  """What to run: `blocks` whole ones, then one in part for `tail` hooks."""
-
-  blocks: int
-  taps: tuple[hooks_lib.Hook, ...]
-  tail: tuple[hooks_lib.Hook, ...]
-  edits: tuple[tuple[hooks_lib.Hook, hooks_lib.Edit], ...]
-
-  @property
-  def end(self) -> hooks_lib.Hook:
-    """The stream that the scan ends with; tapping it costs nothing."""
-    return hooks_lib.Hook(self.blocks - 1, "resid_post")
-
-  @property
-  def slots(self) -> dict[str, tuple[int, ...]]:
-    """site -> the layers tapped there while the whole blocks run."""
-    elsewhere = (*self.tail, self.end)
-    scanned = [hook for hook in self.taps if hook not in elsewhere]
-    return {
-      site: tuple(hook.layer for hook in scanned if hook.site == site)
-      for site in hooks_lib.SITES
-      if any(hook.site == site for hook in scanned)
-    }
-
-
-def _plan(model, taps, edits, *, run_all: bool) -> _Plan:
-  config, loaded = model.config, model.layers
-  parsed = {hooks_lib.parse(name, config.num_layers) for name in taps}
-  hooks = tuple(sorted(parsed, key=lambda hook: hook.order))
-  checked = hooks_lib.check_edits(edits, config.num_layers)
-  edited = tuple((hooks_lib.parse(e.hook), e) for e in checked)
-  for hook in (*hooks, *(hook for hook, _ in edited)):
-    if hook.site == "resid_mid" and config.parallel_residual:
-      raise errors.InputError(
-        f"hook {hook.canonical!r}: this model's attention and MLP are parallel,"
-        " so it has no resid_mid; use resid_pre, attn_out or resid_post"
-      )
-    needed = hook.layer + (hook.site != "resid_pre")
-    if needed > loaded:
-      raise errors.InputError(
-        f"hook {hook.canonical!r} needs {needed} layers, but {loaded} are"
-        f" loaded; load the model with layers={needed} or more"
-      )
-  if run_all or not hooks:
-    if not model.has_head:
-      raise errors.InputError(
-        f"this needs all {config.num_layers} layers and the head, but only"
-        f" {loaded} layers are loaded; load the model without layers="
-      )
-    return _Plan(loaded, hooks, (), edited)
-  last = hooks[-1]
-  if last.site in ("mlp_out", "resid_post"):
-    return _Plan(last.layer + 1, hooks, (), edited)
-  tail = tuple(hook for hook in hooks if hook.layer == last.layer)
-  return _Plan(last.layer, hooks, tail, edited)
-
-
-def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin, remat):
+def _run_blocks(
+  model, plan: plan_lib.Plan, h_BTD, at, mask_BT, cache, pin, adapter, remat
+):
   """Scans the whole blocks and runs the tail.
 
   Taps are written to one buffer per site in the scan's carry, with one slot
@@ -183,24 +135,28 @@ def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin, remat):
     h_BTD, cache = block(h_BTD, at, slides_L[layer], cache, layer, touch)
     return (pin(h_BTD), buffers, cache), None
 
-  def step_indexed(carry, layer):
+  def step_indexed(carry, layer_and_adapter):
     # Indexing the stacked weights here, and not slicing them for the scan,
     # keeps XLA from copying the first n layers of a model loaded whole.
+    layer, correction = layer_and_adapter
     block = jax.tree.map(
       lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False),
       model.blocks,
     )
-    return step(carry, (layer, block))
+    return step(carry, (layer, low_rank.attach(block, correction)))
 
-  if remat:
-    # Inside a scan nothing can merge the two computations of a block.
-    step = jax.checkpoint(step, prevent_cse=False)
-    step_indexed = jax.checkpoint(step_indexed, prevent_cse=False)
-  carry, layer_n = (h_BTD, buffers, cache), jnp.arange(n)
-  if n and n == model.layers:
-    carry, _ = jax.lax.scan(step, carry, (layer_n, model.blocks))
-  elif n:
-    carry, _ = jax.lax.scan(step_indexed, carry, layer_n)
+  # Inside a scan nothing can merge the two computations of a block.
+  checkpointed = functools.partial(jax.checkpoint, prevent_cse=False)
+  carry = (h_BTD, buffers, cache)
+  if n and n == model.layers and adapter is None:
+    body = checkpointed(step) if remat else step
+    carry, _ = jax.lax.scan(body, carry, (jnp.arange(n), model.blocks))
+  else:
+    policy = None if remat else _all_but_slices
+    body = checkpointed(step_indexed, policy=policy)
+    for layers, part in low_rank.segments(adapter, n):
+      layer_n = jnp.asarray(layers, jnp.int32)
+      carry, _ = jax.lax.scan(body, carry, (layer_n, part))
   h_BTD, buffers, cache = carry
   found = {
     hooks_lib.Hook(layer, site): buffers[site][i]
@@ -209,11 +165,18 @@ def _run_blocks(model, plan: _Plan, h_BTD, at, mask_BT, cache, pin, remat):
   }
   found[plan.end] = h_BTD
   if plan.tail:
-    found |= _run_tail(model, plan, h_BTD, at, mask_BT, slides_L)
+    found |= _run_tail(model, plan, h_BTD, at, mask_BT, slides_L, adapter)
   return h_BTD, found, cache
 
 
-def _run_tail(model, plan: _Plan, h_BTD, at, mask_BT, slides_L):
+def _all_but_slices(primitive, *_, **__) -> bool:
+  """Keeps for the gradient what a block computed, not its slice of weights."""
+  return primitive not in (jax.lax.dynamic_slice_p, jax.lax.squeeze_p)
+
+
+def _run_tail(
+  model, plan: plan_lib.Plan, h_BTD, at, mask_BT, slides_L, adapter
+):
   """The tapped first part of block `plan.blocks`; XLA drops the rest of it."""
   layer, found = plan.blocks, {}
 
@@ -226,6 +189,9 @@ def _run_tail(model, plan: _Plan, h_BTD, at, mask_BT, slides_L):
     touch("resid_pre", h_BTD)
   else:
     block = jax.tree.map(lambda x: x[layer], model.blocks)
+    if adapter is not None and adapter.first <= layer < adapter.end:
+      part = adapter.blocks(layer, layer + 1)
+      block = low_rank.attach(block, jax.tree.map(lambda x: x[0], part))
     block(h_BTD, at, slides_L[layer], None, layer, touch)
   return {hook: found[hook] for hook in plan.tail}
 
