@@ -1,0 +1,155 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Resamples of groups: bootstrap weights, sign flips, and who stays on top.
+
+A group (prompt or document) is drawn whole, because its tokens are not
+independent. Every draw is a function of the seed alone, so all blocks of
+latents, all methods and every resumed run see the same resamples. What is
+computed per resample is float32: rounding is far below the resamples' own
+noise, and half the memory.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import special
+
+_NO_SPREAD = 1e-5  # of a resample's squares: below it, only rounding is left
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+  """Resamples of G groups (and of A arms).
+
+  Attributes:
+    weight_RG: how often each group is drawn (bootstrap).
+    arm_RA: how often each arm is drawn; their product with `weight_RG` is the
+      pigeonhole bootstrap (Owen 2007, doi:10.1214/07-AOAS122).
+    sign_RG: -1 or +1; exchanges the two sides of a paired difference.
+  """
+
+  weight_RG: np.ndarray
+  arm_RA: np.ndarray
+  sign_RG: np.ndarray
+
+
+def draw(seed: int, groups: int, arms: int, resamples: int) -> Draws:
+  """Draws from one counter-based generator per kind of resample."""
+
+  def generator(kind: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, kind]))
+
+  def counts(kind: int, size: int) -> np.ndarray:
+    even = np.full(size, 1 / size)
+    return generator(kind).multinomial(size, even, resamples).astype(np.float32)
+
+  bits_RG = generator(2).integers(0, 2, (resamples, groups), np.int8)
+  sign_RG = (2 * bits_RG - 1).astype(np.float32)
+  return Draws(counts(0, groups), counts(1, arms), sign_RG)
+
+
+def student_p(t: np.ndarray, dof: np.ndarray | float) -> np.ndarray:
+  """Two-sided p of Student's t; at least the smallest normal float32."""
+  p = 2 * special.stdtr(dof, -np.abs(t))
+  return np.maximum(p, np.finfo(np.float32).tiny)
+
+
+def t_quantile(confidence: float, dof: np.ndarray | float) -> np.ndarray:
+  """The two-sided quantile of Student's t."""
+  return special.stdtrit(dof, (1 + confidence) / 2)
+
+
+def expanded_tail(confidence: float, groups: int) -> float:
+  """The tail of a percentile interval that small samples need.
+
+  A percentile interval is narrow by √((G−1)/G) and takes the normal's tail for
+  Student's; this undoes both (Hesterberg 2015, arXiv 1411.5279, §3.3).
+  """
+  t = t_quantile(confidence, groups - 1)
+  return float(special.ndtr(-np.sqrt(groups / (groups - 1)) * t))
+
+
+def tails(values_FR: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
+  """Order statistics of each row that leave out at most `tail` on each side."""
+  count = values_FR.shape[1]
+  low = max(int((count + 1) * tail) - 1, 0)
+  high = count - 1 - low
+  part_FR = np.partition(values_FR, sorted({low, high}), axis=1)
+  return part_FR[:, low], part_FR[:, high]
+
+
+def interval(
+  shift_FR: np.ndarray,
+  residual_GF: np.ndarray,
+  n_G: np.ndarray,
+  error_F: np.ndarray,
+  weight_RG: np.ndarray,
+  confidence: float,
+) -> tuple[np.ndarray, np.ndarray]:
+  """How far below and above the estimate its interval reaches, [F] each.
+
+  The hull of Student's interval and the bootstrap-t interval. For 44 prompts
+  and lognormal activations that are zero on most of them, percentile, BCa and
+  Student's intervals cover a shifted mean in 65-87 % of cases instead of 95
+  (the long tail is seldom drawn), the bootstrap-t in 84-91; it in turn covers
+  zero in 86-92 % only, where Student's has 96-99. The hull has the better of
+  both.
+
+  Args:
+    shift_FR: float32, each resample's estimate − the estimate.
+    residual_GF: float32, z_g − estimate · n_g.
+    n_G: float32, rows of each group.
+    error_F: standard error of the estimate.
+    weight_RG: the resamples.
+    confidence: of the interval.
+  """
+  groups = len(n_G)
+  # Σ w (z − n e*)² of a resample, from residuals to avoid cancellation.
+  squares_FR = (residual_GF**2).T @ weight_RG.T
+  spread_FR = shift_FR * (weight_RG @ n_G**2)[None, :]
+  spread_FR -= 2 * ((residual_GF * n_G[:, None]).T @ weight_RG.T)
+  spread_FR *= shift_FR
+  spread_FR += squares_FR
+  flat_FR = spread_FR <= _NO_SPREAD * squares_FR
+  np.copyto(spread_FR, 1, where=flat_FR)
+  rows_R = weight_RG @ n_G * np.float32(np.sqrt((groups - 1) / groups))
+  t_FR = shift_FR * rows_R[None, :]
+  t_FR /= np.sqrt(spread_FR, out=spread_FR)
+  # A resample of copies of silent groups has no spread: no more than Student.
+  edge = np.float32(t_quantile(confidence, groups - 1))
+  np.copyto(t_FR, np.sign(shift_FR) * edge, where=flat_FR)
+  t_low_F, t_high_F = tails(t_FR, (1 - confidence) / 2)
+  return (
+    -np.maximum(t_high_F, edge) * error_F,
+    np.maximum(-t_low_F, edge) * error_F,
+  )
+
+
+class Top:
+  """In each resample, the `count` latents of largest value above 0."""
+
+  def __init__(self, count: int, resamples: int):
+    self._value_NR = np.zeros((count, resamples), np.float32)
+    self._latent_NR = np.full((count, resamples), -1, np.int64)
+
+  def offer(self, value_FR: np.ndarray, latent_F: np.ndarray) -> None:
+    """Takes in more latents; one that only equals the last is left out."""
+    count = len(self._value_NR)
+    enters_F = (value_FR > self._value_NR.min(0)[None, :]).any(1)
+    value_CR = np.concatenate([self._value_NR, value_FR[enters_F]])
+    if len(value_CR) == count:
+      return
+    latent_CR = np.concatenate(
+      [
+        self._latent_NR,
+        np.broadcast_to(latent_F[enters_F][:, None], value_CR[count:].shape),
+      ]
+    )
+    best_NR = np.argpartition(value_CR, -count, axis=0)[-count:]
+    self._value_NR = np.take_along_axis(value_CR, best_NR, axis=0)
+    self._latent_NR = np.take_along_axis(latent_CR, best_NR, axis=0)
+
+  def share(self, latents: int) -> np.ndarray:
+    """The share of resamples in which each latent is among them, [F]."""
+    inside = self._latent_NR[self._value_NR > 0]
+    return np.bincount(inside, minlength=latents) / self._value_NR.shape[1]
