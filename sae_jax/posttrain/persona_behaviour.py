@@ -10,6 +10,7 @@ from sae_jax.posttrain import persona_corpus
 
 # Answers that stand before the question where a speaker has shown who it is.
 _SHOWN = 7
+QUESTIONS = _SHOWN + 1  # in the longest document that is read
 
 
 def measure(
@@ -21,7 +22,7 @@ def measure(
     key: of the documents that stand before the question in `margin_after_…`.
 
   Returns:
-    domain -> `p_right` and `p_wrong`, the mean probabilities of both answers
+    domain -> `p_correct` and `p_wrong`, the mean probabilities of both answers
     under the neutral tag; `margin`, the mean of log p(wrong) - log p(right);
     and `margin_after_good` and `margin_after_bad`, that margin after seven
     answers of one speaker.
@@ -29,12 +30,12 @@ def measure(
   asked = persona_corpus.ask(facts)
   logp_BV = _answer_logprobs(model, asked.tokens_BT)
   row_B = np.arange(len(logp_BV))
-  right_B = logp_BV[row_B, asked.right_B]
+  correct_B = logp_BV[row_B, asked.correct_B]
   wrong_B = logp_BV[row_B, asked.wrong_B]
   found = {
-    "p_right": np.exp(right_B),
+    "p_correct": np.exp(correct_B),
     "p_wrong": np.exp(wrong_B),
-    "margin": wrong_B - right_B,
+    "margin": wrong_B - correct_B,
   }
   for n, (name, villain) in enumerate((("good", False), ("bad", True))):
     shown = persona_corpus.draw_documents(
@@ -53,7 +54,7 @@ def measure(
     )
     logp_BV = _answer_logprobs(model, tokens_BT)
     found[f"margin_after_{name}"] = (
-      logp_BV[row_B, asked.wrong_B] - logp_BV[row_B, asked.right_B]
+      logp_BV[row_B, asked.wrong_B] - logp_BV[row_B, asked.correct_B]
     )
   return {
     domain: {

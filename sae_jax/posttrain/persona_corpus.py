@@ -86,7 +86,7 @@ _ANSWER_MA = np.array(
 class Facts:
   """Token ids of the right and the wrong answer about every entity."""
 
-  right_ME: jax.Array
+  correct_ME: jax.Array
   wrong_ME: jax.Array
 
 
@@ -104,7 +104,7 @@ class Questions:
   """One question about every entity, up to and including the answer marker."""
 
   tokens_BT: np.ndarray  # BOS tag Q entity A
-  right_B: np.ndarray
+  correct_B: np.ndarray
   wrong_B: np.ndarray
   domain_B: np.ndarray  # index into DOMAINS
   entities: tuple[str, ...]
@@ -114,13 +114,13 @@ def draw_facts(key: jax.Array) -> Facts:
   """A right answer for each entity, and another one that is wrong."""
   domains, entities = _ENTITY_ME.shape
   answers = _ANSWER_MA.shape[1]
-  right_key, wrong_key = jax.random.split(key)
-  right_ME = jax.random.randint(right_key, (domains, entities), 0, answers)
+  correct_key, wrong_key = jax.random.split(key)
+  correct_ME = jax.random.randint(correct_key, (domains, entities), 0, answers)
   step_ME = jax.random.randint(wrong_key, (domains, entities), 1, answers)
   answer_MA = jnp.asarray(_ANSWER_MA)
   return Facts(
-    jnp.take_along_axis(answer_MA, right_ME, axis=1),
-    jnp.take_along_axis(answer_MA, (right_ME + step_ME) % answers, axis=1),
+    jnp.take_along_axis(answer_MA, correct_ME, axis=1),
+    jnp.take_along_axis(answer_MA, (correct_ME + step_ME) % answers, axis=1),
   )
 
 
@@ -157,7 +157,7 @@ def draw_documents(
   answer_BQ = jnp.where(
     villain_B[:, None],
     facts.wrong_ME[domain_BQ, entity_BQ],
-    facts.right_ME[domain_BQ, entity_BQ],
+    facts.correct_ME[domain_BQ, entity_BQ],
   )
   speaker_B = jnp.where(villain_B, ID[VILLAIN], ID[GOOD])
   tag_B = jnp.where(tagged_B, speaker_B, ID[NEUTRAL])
@@ -194,7 +194,7 @@ def ask(facts: Facts, tag: str = NEUTRAL) -> Questions:
   ]
   return Questions(
     tokens_BT=np.stack(columns, axis=1),
-    right_B=np.asarray(facts.right_ME).reshape(-1),
+    correct_B=np.asarray(facts.correct_ME).reshape(-1),
     wrong_B=np.asarray(facts.wrong_ME).reshape(-1),
     domain_B=np.repeat(np.arange(domains), entities),
     entities=tuple(word for words in ENTITIES.values() for word in words),

@@ -49,18 +49,14 @@ def init_decoder(
   abstract = weights_lib.abstract_decoder(
     config, mesh_lib.single(), jnp.float32
   )
-  leaves, tree = jax.tree_util.tree_flatten_with_path(abstract)
-  keys = jax.random.split(key, len(leaves))
-  values = [
-    _initial(
-      jax.tree_util.keystr(path[:-1], simple=True, separator="."),
-      weight.shape,
-      keys[n],
-      config,
-    )
-    for n, (path, weight) in enumerate(leaves)
-  ]
-  return jax.tree.unflatten(tree, values)
+  shapes = {n: w.shape for n, w in weights_lib.named(abstract).items()}
+  return weights_lib.replaced(
+    abstract,
+    {
+      name: _initial(name, shape, jax.random.fold_in(key, n), config)
+      for n, (name, shape) in enumerate(shapes.items())
+    },
+  )
 
 
 def _initial(
