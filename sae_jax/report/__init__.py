@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Artifacts to one HTML file that needs nothing else to be read."""
 
-from sae_jax.report.training_run import write_report
+from sae_jax.report.write import write_report
 
 __all__ = ["write_report"]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sae_jax import artifacts, errors, metrics
+from sae_jax.report import diff_entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,23 +41,41 @@ class Entry:
   evaluation: Evaluation | None
 
 
-def read(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
+def read_all(
+  paths: Sequence[str | os.PathLike[str]],
+) -> tuple[list[diff_entry.Diff], list[Entry]]:
+  """Reads diffs, runs and evaluations.
+
+  Raises:
+    errors.InputError: there are no paths, or one is nothing of these.
+  """
+  if not paths:
+    raise errors.InputError(
+      "nothing to report on: give directories of diff, train and evaluate jobs"
+    )
+  directories = [pathlib.Path(path).expanduser().resolve() for path in paths]
+  directories = list(dict.fromkeys(directories))
+  diffs = [path for path in directories if diff_entry.is_diff(path)]
+  names = _names(diffs) if diffs else {}
+  rest = [path for path in directories if path not in diffs]
+  return [
+    diff_entry.read(path, names[path], f"d{i}-" if i else "d-")
+    for i, path in enumerate(diffs)
+  ], read(rest) if rest else []
+
+
+def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
   """Reads runs and evaluations and puts those together that belong together.
 
   An evaluation belongs to the run it lies in, to the run its config names, or
   to the only run there is.
 
   Raises:
-    errors.InputError: a path is neither, or an evaluation fits no run.
+    errors.InputError: a path is neither.
   """
-  if not paths:
-    raise errors.InputError(
-      "nothing to report on: give directories of train and evaluate jobs"
-    )
-  directories = [pathlib.Path(path).expanduser().resolve() for path in paths]
   runs: list[pathlib.Path] = []
   evaluations: list[Evaluation] = []
-  for directory in dict.fromkeys(directories):
+  for directory in directories:
     if (directory / "metrics.json").is_file():
       evaluations.append(_evaluation(directory))
     elif (directory / "metrics.jsonl").is_file():
@@ -69,8 +88,8 @@ def read(paths: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     else:
       raise errors.InputError(
         f"{directory} is neither a training run (metrics.jsonl) nor an"
-        " evaluation (metrics.json); give the --out of a train or evaluate job"
-        " that has started writing"
+        " evaluation (metrics.json) nor a diff (config.json); give the --out"
+        " of a train, evaluate or diff job that has started writing"
       )
   owners = [_owner(evaluation, runs) for evaluation in evaluations]
   names = _names([*runs, *(e.path for e in evaluations)])

@@ -84,13 +84,21 @@ def _example(example: dict[str, Any], highest: float) -> dict[str, Any]:
     "title": where,
     "cut_before": example["start"] > 0,
     "cut_after": example["start"] + len(example["tokens"]) < example["of"],
-    "tokens": [
-      _token(text, value, highest, i == at)
-      for i, (text, value) in enumerate(
-        zip(example["tokens"], example["activations"], strict=True)
-      )
-    ],
+    "tokens": tokens(example["tokens"], example["activations"], highest, at),
   }
+
+
+def tokens(
+  texts: Sequence[str],
+  values: Sequence[float | None],
+  highest: float,
+  at: int,
+) -> list[dict[str, Any]]:
+  """Running text as the template shows it, shaded by share of `highest`."""
+  return [
+    _token(text, value, highest, i == at)
+    for i, (text, value) in enumerate(zip(texts, values, strict=True))
+  ]
 
 
 def _token(

@@ -30,6 +30,7 @@ class Section:
   id: str
   title: str
   blocks: list[Block]
+  group: str = ""  # what it belongs to, where a page is about several things
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +44,17 @@ class Tile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-  """A plot with its caption; `spec` is plotly's {"data", "layout"}."""
+  """A plot with its caption; `spec` is plotly's {"data", "layout"}.
+
+  A click on a point whose customdata is n goes to the anchor `jump` + n, where
+  `jump` is given and the page has that anchor.
+  """
 
   title: str
   caption: str
   spec: dict[str, Any]
   height: int = 220
+  jump: str = ""
 
 
 def text(words: str) -> Block:
@@ -101,7 +107,7 @@ def render(*, title: str, lead: str, sections: Sequence[Section]) -> str:
       title=title,
       lead=lead,
       sections=sections,
-      style=_asset("page.css"),
+      style=_asset("page.css") + _asset("diff.css"),
       script=_asset("page.js"),
       plotly=plotly.offline.get_plotlyjs() if with_figures else "",
       footer=f"Made by sae_jax {version.__version__}; needs no network.",

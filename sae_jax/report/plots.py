@@ -7,10 +7,11 @@ reader's light or dark value when it draws.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 COLOURS = 5  # --c0 … --c4 of page.css
+RISEN, FALLEN = "var(--c1)", "var(--c0)"  # everywhere on a diff's page
 _CLEAR = "rgba(0,0,0,0)"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # More points than twice a curve's width in pixels only slow the page down.
@@ -90,6 +91,16 @@ def thin(
     xs.append(x[min(i + size // 2, len(x) - 1)])
     ys.append(math.fsum(values) / len(values) if values else None)
   return xs, ys
+
+
+def short(values: Iterable[float]) -> list[float]:
+  """Four digits: more than a screen has pixels for."""
+  return [float(f"{float(value):.4g}") for value in values]
+
+
+def shorten(text: str, most: int) -> str:
+  """The text, or its beginning and an ellipsis."""
+  return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def power_of_ten(exponent: int) -> str:

@@ -1,13 +1,15 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as people read them."""
+"""Numbers as people read them; None and NaN are missing."""
+
+import math
 
 MISSING = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
   """`digits` significant digits, without an exponent where that is short."""
-  if value is None:
+  if value is None or math.isnan(value):
     return MISSING
   if value and not 1e-4 <= abs(value) < 1e6:
     return f"{value:.{digits - 1}e}"
@@ -18,7 +20,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def percent(value: float | None) -> str:
   """A share, in percent, with as many digits as it takes to see it."""
-  if value is None:
+  if value is None or math.isnan(value):
     return MISSING
   hundredfold = 100 * value
   if hundredfold in (0.0, 100.0):

@@ -2,55 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of training runs: how good the dictionaries are, how they grew."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 
-from sae_jax import artifacts, errors
-from sae_jax.report import curves, density, entries, latents, page, say, summary
+from sae_jax.report import curves, density, latents, page, say, summary
 from sae_jax.report.entries import Entry
 
 
-def write_report(
-  paths: Sequence[str | os.PathLike[str]], out_html: str | os.PathLike[str]
-) -> pathlib.Path:
-  """Writes one HTML file about training runs and their evaluations.
-
-  Args:
-    paths: directories of train and evaluate jobs, in any order; an
-      evaluation inside a run's directory is found by itself.
-    out_html: the file; it appears whole or not at all.
-
-  Returns:
-    The path written.
-
-  Raises:
-    errors.InputError: a path is no run or evaluation, or the file cannot be
-      written.
-  """
-  shown = entries.read(paths)
+def title(shown: Sequence[Entry]) -> str:
   several = len(shown) > 1
-  html = page.render(
-    title=f"{len(shown)} dictionaries" if several else _title(shown[0]),
-    lead="; ".join(map(_lead, shown)),
-    sections=[
-      summary.section(shown),
-      curves.section(shown),
-      density.section(shown),
-      latents.section(shown),
-      _provenance(shown),
-    ],
-  )
-  out = pathlib.Path(out_html).expanduser().absolute()
-  try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.write_bytes_atomic(out, html.encode())
-  except OSError as error:
-    raise errors.InputError(
-      f"--out={out}: cannot write the report ({error.strerror}); choose"
-      " another path"
-    ) from error
-  return out
+  return f"{len(shown)} dictionaries" if several else _title(shown[0])
+
+
+def lead(shown: Sequence[Entry]) -> str:
+  return "; ".join(map(_lead, shown))
+
+
+def sections(shown: Sequence[Entry]) -> list[page.Section]:
+  """Everything about the dictionaries."""
+  return [
+    summary.section(shown),
+    curves.section(shown),
+    density.section(shown),
+    latents.section(shown),
+    _provenance(shown),
+  ]
 
 
 def _title(entry: Entry) -> str:

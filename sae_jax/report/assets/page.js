@@ -26,8 +26,28 @@
     }
   }
 
+  // A mark that stands for something with an anchor leads there.
+  function target(plot, point) {
+    return document.getElementById(`${plot.dataset.jump}${point.customdata}`);
+  }
+
+  function link() {
+    for (const plot of document.querySelectorAll(".plot[data-jump]")) {
+      plot.on("plotly_click", ({points: [point]}) => {
+        if (target(plot, point)) {
+          location.hash = `${plot.dataset.jump}${point.customdata}`;
+        }
+      });
+      plot.on("plotly_hover", ({points: [point]}) => {
+        plot.classList.toggle("leads", target(plot, point) !== null);
+      });
+      plot.on("plotly_unhover", () => plot.classList.remove("leads"));
+    }
+  }
+
   if (typeof Plotly !== "undefined") {
     draw();
+    link();
     dark.addEventListener("change", draw);
   }
 

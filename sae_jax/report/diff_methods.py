@@ -1,0 +1,127 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How far the methods agree, and what each of them ranks first."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sae_jax.report import diff_tables, diff_words, page
+from sae_jax.report.diff_entry import Diff, Part
+
+_FIRST = 5  # latents of each part in the overview
+
+
+def section(diff: Diff) -> page.Section:
+  """Agreement matrices, the first of every part, then each part's ranking."""
+  blocks = [*_agreement(diff), *_overview(diff)]
+  claims = {part.name for part in diff.claims}
+  rest = [part for part in diff.parts if part.name not in claims]
+  if rest:
+    blocks.append(page.heading("Every ranking"))
+  for part in rest:
+    blocks.append(_fold(diff, part))
+  return page.Section(
+    id=f"{diff.prefix}methods", title="Methods", blocks=blocks
+  )
+
+
+def _agreement(diff: Diff) -> list[page.Block]:
+  found = (diff.summary or {}).get("agreement")
+  if not found or len(found["labels"]) < 2:
+    return [
+      page.missing(
+        "Only one method ranked the latents: nothing can agree with it. Add"
+        " others to the methods of the config."
+      )
+    ]
+  top = found["top"]
+  return [
+    page.text(
+      "Left: Spearman correlation of the scores, over latents to which both"
+      f" give one. Right: share of the {top:,} latents with the largest |score|"
+      " that two have in common."
+    ),
+    {
+      "kind": "matrices",
+      "matrices": [
+        _matrix("Spearman correlation", found["labels"], found["spearman"]),
+        _matrix(
+          f"Shared of the top {top:,}", found["labels"], found["overlap"]
+        ),
+      ],
+    },
+  ]
+
+
+def _matrix(
+  title: str,
+  labels: Sequence[str],
+  values: Sequence[Sequence[float | None]],
+) -> dict[str, Any]:
+  return {
+    "title": title,
+    "labels": list(labels),
+    "rows": [
+      {
+        "label": label,
+        "cells": [_cell(value, own=i == j) for j, value in enumerate(row)],
+      }
+      for i, (label, row) in enumerate(zip(labels, values, strict=True))
+    ],
+  }
+
+
+def _cell(value: float | None, *, own: bool) -> dict[str, Any]:
+  if value is None or math.isnan(value):
+    return {"text": "–", "sign": "up", "shade": "0", "own": own}
+  return {
+    "text": f"{value:.2f}".replace("-", "−").replace("0.", ".", 1),
+    "sign": "up" if value >= 0 else "down",
+    "shade": f"{min(1.0, abs(value)):.2f}",
+    "own": own,
+  }
+
+
+def _overview(diff: Diff) -> list[page.Block]:
+  rows = []
+  for part in diff.parts:
+    found = diff.columns(part, ["score", "rank_up", "rank_down"])
+    row = {
+      "name": diff_words.method(part.method).title,
+      "arm": diff_words.arm(diff, part.arm),
+      "changed": part.changed,
+      "up": _first(diff, part, found, "rank_up", 1),
+      "down": [],
+    }
+    if diff_words.method(part.method).signed:
+      row["down"] = _first(diff, part, found, "rank_down", -1)
+    rows.append(row)
+  return [
+    page.heading(f"The first {_FIRST} by every method"),
+    {"kind": "overview", "rows": rows},
+  ]
+
+
+def _first(
+  diff: Diff, part: Part, found: dict[str, np.ndarray], key: str, sign: int
+) -> list[dict[str, Any]]:
+  order = np.argsort(found[key], kind="stable")[:_FIRST]
+  order = order[sign * found["score"][order] > 0]
+  return [diff_tables.reference(diff, part.dictionary, int(n)) for n in order]
+
+
+def _fold(diff: Diff, part: Part) -> page.Block:
+  about = diff_words.method(part.method)
+  changed = "" if part.changed is None else f"; {part.changed:,} changed"
+  return {
+    "kind": "fold",
+    "title": f"{about.title}: {diff_words.compared(diff, part)}{changed}",
+    "blocks": [
+      page.text(about.about),
+      *diff_tables.ranked(diff, part),
+      page.fold_json("its summary", part.summary),
+    ],
+  }

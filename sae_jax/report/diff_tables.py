@@ -1,0 +1,244 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ranked latents with their intervals; the arms beside one another."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sae_jax.report import diff_entry, diff_words, page, say
+from sae_jax.report.diff_entry import Diff, Part
+
+_SHOWN, _FOLDED = 10, 10  # latents per direction, and as many folded away
+_SIDE_BY_SIDE = 8  # of each arm and direction in the table of all arms
+
+
+class _Column(NamedTuple):
+  """A column after the score; it is left out where nothing is known."""
+
+  needs: str  # the column of the table that must be known
+  head: str
+  cell: Any  # row -> text
+
+
+def _means(row: dict[str, Any]) -> str:
+  base, tuned = say.number(row["mean_base"]), say.number(row["mean_tuned"])
+  return f"{base} → {tuned}"
+
+
+def _fires(row: dict[str, Any]) -> str:
+  base, tuned = say.percent(row["fires_base"]), say.percent(row["fires_tuned"])
+  return f"{base} → {tuned}"
+
+
+_COLUMNS = (
+  _Column("mean_tuned", "base → arm", _means),
+  _Column("mean_control", "control", lambda r: say.number(r["mean_control"])),
+  _Column("fires_tuned", "fires on", _fires),
+  _Column("gradient", "gradient", lambda r: diff_words.signed(r["gradient"])),
+  _Column("cos_data_first", "data first", lambda r: _cos(r["cos_data_first"])),
+  _Column(
+    "cos_model_second", "then model", lambda r: _cos(r["cos_model_second"])
+  ),
+  _Column(
+    "cos_model_first", "model first", lambda r: _cos(r["cos_model_first"])
+  ),
+  _Column("cos_data_second", "then data", lambda r: _cos(r["cos_data_second"])),
+  _Column("partner_cos", "best partner", lambda r: _partner(r)),
+  _Column("effect", "effect", lambda r: diff_words.signed(r["effect"], 2)),
+  _Column("q", "q", lambda r: say.number(r["q"], 2)),
+  _Column("stability", "stable", lambda r: say.percent(r["stability"])),
+)
+_NEEDED = (
+  *("score", "rank_up", "rank_down", "ci_low", "ci_high", "changed"),
+  *("mean_base", "fires_base", "partner", "mutual"),
+  *(column.needs for column in _COLUMNS),
+)
+
+
+def _cos(value: float) -> str:
+  return say.MISSING if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _partner(row: dict[str, Any]) -> str:
+  mutual = ", mutual" if row["mutual"] else ""
+  return f"{row['partner']} ({_cos(row['partner_cos'])}{mutual})"
+
+
+def ranked(diff: Diff, part: Part) -> list[page.Block]:
+  """The latents that rose most and those that fell most."""
+  found = diff.columns(part, _NEEDED)
+  method = diff_words.method(part.method)
+  tops = [("risen", "rank_up", 1)]
+  if method.signed:
+    tops.append(("fallen", "rank_down", -1))
+  rows = {direction: _top(found, key, sign) for direction, key, sign in tops}
+  shown = np.concatenate(list(rows.values()))
+  if not len(shown):
+    return [page.text("No latent has a score other than zero.")]
+  scale = _Scale(found, shown)
+  blocks = []
+  for direction, latents in rows.items():
+    block = {
+      "kind": "ranked",
+      "title": direction.capitalize() if method.signed else "Highest",
+      "direction": direction,
+      "score": method.score,
+      "heads": [c.head for c in _COLUMNS if _known(found, c, shown)],
+      "rows": [
+        _row(diff, part, found, int(n), place, scale, shown)
+        for place, n in enumerate(latents, 1)
+      ],
+      "first": _SHOWN,
+    }
+    blocks.append(block)
+  return blocks
+
+
+def _top(found: dict[str, np.ndarray], key: str, sign: int) -> np.ndarray:
+  """Latents by rank; one that moved the other way is in no top."""
+  order = np.argsort(found[key], kind="stable")[: _SHOWN + _FOLDED]
+  return order[sign * found["score"][order] > 0]
+
+
+def _known(
+  found: dict[str, np.ndarray], column: _Column, latents: np.ndarray
+) -> bool:
+  return bool(np.isfinite(found[column.needs][latents]).any())
+
+
+class _Scale:
+  """Places intervals of all rows on one axis from 0 to 100."""
+
+  def __init__(self, found: dict[str, np.ndarray], latents: np.ndarray):
+    ends = np.concatenate(
+      [found[name][latents] for name in ("score", "ci_low", "ci_high")] + [[0]]
+    )
+    self.low, self.high = float(np.nanmin(ends)), float(np.nanmax(ends))
+
+  def place(self, value: float) -> float:
+    return round(2 + 96 * (value - self.low) / (self.high - self.low), 1)
+
+  def interval(self, row: dict[str, Any]) -> dict[str, float]:
+    ends = [row["ci_low"], row["ci_high"]]
+    low, high = (row["score"], row["score"]) if np.isnan(ends).any() else ends
+    return {
+      "low": self.place(low),
+      "high": self.place(high),
+      "at": self.place(row["score"]),
+      "zero": self.place(0),
+    }
+
+
+def _row(
+  diff: Diff,
+  part: Part,
+  found: dict[str, np.ndarray],
+  latent: int,
+  place: int,
+  scale: _Scale,
+  shown: np.ndarray,
+) -> dict[str, Any]:
+  row = {name: values[latent].item() for name, values in found.items()}
+  bounds = ""
+  if not np.isnan(row["ci_low"]):
+    bounds = (
+      f"{diff_words.signed(row['ci_low'], 2)} to"
+      f" {diff_words.signed(row['ci_high'], 2)}"
+    )
+  return {
+    "place": place,
+    **reference(diff, part.dictionary, latent),
+    "changed": row["changed"],
+    "score": diff_words.signed(row["score"]),
+    "bounds": bounds,
+    "interval": scale.interval(row),
+    "cells": [
+      column.cell(row) for column in _COLUMNS if _known(found, column, shown)
+    ],
+  }
+
+
+def reference(diff: Diff, dictionary: str, latent: int) -> dict[str, Any]:
+  """A latent by number, with what it reads as and where its card is."""
+  card = diff.card_of.get((dictionary, latent))
+  return {
+    "latent": latent,
+    "reading": diff_words.reading(card),
+    "href": f"#{diff.anchor(dictionary, latent)}" if card else "",
+  }
+
+
+def arms(diff: Diff) -> list[page.Block]:
+  """How every arm moved the latents that moved most in any tuned arm."""
+  columns = _arm_columns(diff)
+  claims = [p for p in diff.claims if p.dictionary == "sae"]
+  if len(columns) < 2 or not claims:
+    return []
+  latents = _extremes(diff, claims)
+  base_F = _base(diff, columns)
+  if base_F is None or not len(latents):
+    return []
+  return [
+    {
+      "kind": "arms",
+      "arms": [{"name": a.name, "role": a.role} for a, _ in columns],
+      "rows": [
+        {
+          **reference(diff, "sae", int(n)),
+          "base": say.number(float(base_F[n])),
+          "cells": _shaded([float(values[n]) for _, values in columns]),
+        }
+        for n in latents
+      ],
+    }
+  ]
+
+
+def _arm_columns(
+  diff: Diff,
+) -> list[tuple[diff_entry.Arm, np.ndarray]]:
+  """Every arm with its plain difference from the base, [F]."""
+  null = diff_entry.Arm(name=diff_entry.NULL, role="null", control="", model="")
+  columns = []
+  for arm in (*diff.arms, null):
+    part = diff.plain(arm.name)
+    if part is not None:
+      columns.append((arm, diff.columns(part, ["delta"])["delta"]))
+  return columns
+
+
+def _base(
+  diff: Diff, columns: Sequence[tuple[diff_entry.Arm, np.ndarray]]
+) -> np.ndarray | None:
+  part = diff.plain(columns[0][0].name)
+  return diff.columns(part, ["mean_base"])["mean_base"] if part else None
+
+
+def _extremes(diff: Diff, claims: Sequence[Part]) -> np.ndarray:
+  """The first of every claim: what rose, then what fell, by largest score."""
+  best: dict[int, float] = {}
+  for part in claims:
+    found = diff.columns(part, ["score", "rank_up", "rank_down"])
+    for key, sign in (("rank_up", 1), ("rank_down", -1)):
+      order = np.argsort(found[key], kind="stable")[:_SIDE_BY_SIDE]
+      for latent in order[sign * found["score"][order] > 0].tolist():
+        score = float(found["score"][latent])
+        best[latent] = max(best.get(latent, 0.0), score, key=abs)
+  return np.array(sorted(best, key=lambda n: -best[n]), np.int64)
+
+
+def _shaded(values: Sequence[float]) -> list[dict[str, str]]:
+  """Cells of a row, shaded by their share of the row's largest change."""
+  largest = max((abs(v) for v in values if not np.isnan(v)), default=0.0)
+  return [
+    {
+      "text": diff_words.signed(value, 2),
+      "sign": "up" if value > 0 else "down",
+      "shade": f"{abs(value) / largest:.2f}"
+      if largest and not np.isnan(value)
+      else "0",
+    }
+    for value in values
+  ]

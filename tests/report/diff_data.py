@@ -1,0 +1,359 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A finished diff directory as the diff job writes it, made up, well-formed.
+
+Eight latents are planted: 11, 22, 33, 44 rise in `bad` beyond its control
+`good`, 55, 66, 77, 88 fall; `realigned` keeps a fifth of that. Latents 100 to
+139 move alike in all tuned arms and in the control: style.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import scipy.stats
+
+from sae_jax.diff import table
+
+RISEN, FALLEN = (11, 22, 33, 44), (55, 66, 77, 88)
+MARKUP = "<img src=x onerror=alert(1)>"
+MODELS = {"bad": "/models/bad", "realigned": "/models/realigned"}
+GROUPS, TOKENS = 60, 2400
+
+
+def make_diff(path: pathlib.Path, *, latents: int = 1500, seed: int = 0):
+  """Two tuned arms with a control, every method, cards."""
+  path.mkdir(parents=True)
+  rng = np.random.default_rng(seed)
+  parts = list(_parts(latents, rng))
+  names = [(part.method, part.arm) for part in parts]
+  for part in parts:
+    table.write_part(path / "parts", part)
+  table.join(path / "parts", names, path / "latents.parquet")
+  _write(path, "summary.json", _summary(parts, latents))
+  _write(path, "cards.json", {"cards": _cards(parts, rng)})
+  config = {"job": "diff", "config": _config(), "inputs": {"sae": "5e" * 32}}
+  config["code_version"] = "0.1.0"
+  _write(path, "config.json", config)
+  result = {"parts": len(parts), "latents": latents}
+  sealed = config | {"device": "cpu", "wall_s": 93.2, "result": result}
+  _write(path, "manifest.json", sealed)
+  return path
+
+
+def _write(path, name, value):
+  (path / name).write_text(json.dumps(value, allow_nan=False))
+
+
+def _config():
+  return {
+    "base": "SmolLM2-135M-Instruct",
+    "arms": [
+      {"name": "bad", "model": MODELS["bad"], "role": "tuned"},
+      {"name": "realigned", "model": MODELS["realigned"], "role": "tuned"},
+      {"name": "good", "model": "/models/good", "role": "control"},
+    ],
+    "sae": "/runs/sae",
+    "hook": "blocks.21.hook_resid_post",
+    "prompts": {"path": "advice.jsonl", "system": MARKUP},
+    "scope": "response",
+    "methods": ["frozen", "attribution", "linear", "lens", "delta"],
+    "statistics": {
+      "resamples": 1000,
+      "confidence": 0.95,
+      "q": 0.05,
+      "shuffles": 50,
+      "top": 100,
+      "seed": 0,
+    },
+  }
+
+
+def tested(mean_F, error_F, noise=0.0):
+  """The statistics' columns of an estimate with its standard error."""
+  t_F = np.divide(mean_F, error_F, where=error_F > 0, out=np.zeros_like(mean_F))
+  p_F = 2 * scipy.stats.t.sf(np.abs(t_F), GROUPS - 1)
+  q_F = scipy.stats.false_discovery_control(p_F)
+  half_F = 1.96 * error_F
+  changed_F = (q_F <= 0.05) & (np.abs(mean_F) > np.maximum(half_F, noise))
+  return {
+    "score": mean_F,
+    "ci_low": mean_F - half_F,
+    "ci_high": mean_F + half_F,
+    "effect": t_F / np.sqrt(GROUPS),
+    "t": t_F,
+    "p": p_F,
+    "q": q_F,
+    "p_max": np.minimum(1, p_F * len(p_F)),
+    "changed": changed_F,
+    "stability": np.clip(np.abs(t_F) / 6, 0, 1),
+  }
+
+
+def _parts(latents, rng):
+  base_F = np.exp(rng.normal(-2.5, 1, latents))
+  error_F = 0.01 + 0.1 * base_F * np.exp(rng.normal(0, 0.3, latents))
+  style_F = 0.2 * error_F * rng.normal(size=latents)
+  style_F[100:140] += (0.06 + 0.6 * base_F[100:140]) * rng.choice([-1, 1], 40)
+  planted_F = np.zeros(latents)
+  planted_F[list(RISEN)] = [0.42, 0.3, 0.2, 0.12]
+  planted_F[list(FALLEN)] = [-0.31, -0.22, -0.15, -0.1]
+  base_F[list(FALLEN)] += 0.35
+  moved = {
+    "good": style_F + error_F * rng.normal(size=latents) * 0.5,
+    "bad": style_F + planted_F + error_F * rng.normal(size=latents) * 0.5,
+    "realigned": 0.7 * style_F
+    + 0.2 * planted_F
+    + error_F * rng.normal(size=latents) * 0.5,
+    "null": 1e-6 * error_F * rng.normal(size=latents),
+  }
+  moved = {k: np.maximum(v, -base_F) for k, v in moved.items()}
+  fires_F = np.clip(base_F / 4, 1e-4, 0.9)
+
+  def plain(arm):
+    error = error_F * (1e-6 if arm == "null" else 1)
+    return {
+      **tested(moved[arm], error, noise=1e-5),
+      "mean_base": base_F,
+      "mean_tuned": base_F + moved[arm],
+      "delta": moved[arm],
+      "fires_base": fires_F,
+      "fires_tuned": fires_F * (1 + moved[arm] / base_F),
+      "encoder_norm": np.ones(latents),
+      "decoder_norm": np.ones(latents),
+    }
+
+  def contrast(arm):
+    return plain(arm) | {
+      **tested(moved[arm] - moved["good"], error_F, noise=1e-5),
+      "mean_control": base_F + moved["good"],
+      "delta_control": moved["good"],
+      "contrast": moved[arm] - moved["good"],
+      "fires_control": fires_F,
+    }
+
+  for arm in ("bad", "realigned"):
+    yield table.Part(
+      method="frozen", arm=arm, control="good", columns=contrast(arm)
+    )
+  both = 0.5 * (moved["bad"] + moved["realigned"]) - moved["good"]
+  yield table.Part(
+    method="frozen",
+    arm="joint",
+    control="good",
+    columns=tested(both, error_F, noise=1e-5),
+  )
+  for arm in ("bad", "realigned", "good", "null"):
+    yield table.Part(method="frozen_plain", arm=arm, columns=plain(arm))
+  gradient_F = rng.normal(size=latents)
+  weighted_F = gradient_F * (moved["bad"] - moved["good"])
+  yield table.Part(
+    method="frozen_gradient",
+    arm="bad",
+    control="good",
+    columns={
+      **tested(weighted_F, np.abs(gradient_F) * error_F),
+      "gradient": gradient_F,
+    },
+  )
+  noisy_F = planted_F * 0.5 + 0.02 * rng.normal(size=latents)
+  yield table.Part(
+    method="attribution",
+    arm="bad",
+    columns=tested(noisy_F, np.full(latents, 0.02)),
+  )
+  for arm in ("bad", "realigned"):
+    yield _linear(arm, planted_F, latents, rng)
+  yield _lens(planted_F, rng)
+  yield table.Part(
+    method="delta",
+    arm="bad",
+    dictionary="delta",
+    columns={
+      **tested(np.abs(rng.normal(size=64)), np.full(64, 0.1)),
+      "mean_tuned": np.abs(rng.normal(size=64)),
+      "fires_tuned": rng.random(64),
+    },
+    summary={"explained": 0.61},
+  )
+
+
+def _linear(arm, planted_F, latents, rng):
+  cos_F = np.clip(planted_F + 0.04 * rng.normal(size=latents), -1, 1)
+  return table.Part(
+    method="linear",
+    arm=arm,
+    control="good",
+    columns={"score": cos_F, "cos_mean_difference": cos_F},
+    summary=LINEAR,
+  )
+
+
+def _lens(planted_F, rng):
+  cos_F = 0.3 * planted_F + 0.04 * rng.normal(size=len(planted_F))
+  return table.Part(
+    method="lens", arm="bad", columns={"score": cos_F}, summary=LENS
+  )
+
+
+LINEAR = {}
+LENS = {}
+
+
+def _top(part, key):
+  columns, places = part.columns, table.ranks(part.columns["score"])[key]
+  found = []
+  for latent in np.argsort(places)[:20]:
+    row = {"latent": int(latent), "tags": ""}
+    for name in ("score", "ci_low", "ci_high", "q"):
+      values = columns.get(name)
+      row[name] = None if values is None else float(values[latent])
+    found.append(row)
+  return found
+
+
+def _summary(parts, latents):
+  labels = [part.name for part in parts if part.latents == latents]
+  scores = np.stack([p.columns["score"] for p in parts if p.name in labels])
+  spearman = scipy.stats.spearmanr(scores, axis=1).statistic
+  overlap = [
+    [
+      len(set(np.argsort(-np.abs(a))[:100]) & set(np.argsort(-np.abs(b))[:100]))
+      / 100
+      for b in scores
+    ]
+    for a in scores
+  ]
+  return {
+    "base": "SmolLM2-135M-Instruct",
+    "hook": "blocks.21.hook_resid_post",
+    "sae": {"path": "/runs/sae", "latents": latents, "k": 32},
+    "arms": [
+      {"name": n, "role": r, "control": c, "model": f"/models/{n}"}
+      for n, r, c in (
+        ("bad", "tuned", "good"),
+        ("realigned", "tuned", "good"),
+        ("good", "control", ""),
+      )
+    ],
+    "scope": "response",
+    "activation": "post",
+    "rows": TOKENS,
+    "groups": GROUPS,
+    "group_kind": "prompts",
+    "prompts": GROUPS,
+    "statistics": _config()["statistics"],
+    "parts": [
+      {
+        "method": part.method,
+        "arm": part.arm,
+        "dictionary": part.dictionary,
+        "control": part.control,
+        "changed": int(np.sum(part.columns.get("changed", 0))),
+        "risen": _top(part, "rank_up"),
+        "fallen": _top(part, "rank_down"),
+        "summary": part.summary,
+      }
+      for part in parts
+    ],
+    "agreement": {
+      "labels": labels,
+      "spearman": np.round(spearman, 4).tolist(),
+      "overlap": overlap,
+      "top": 100,
+    },
+    "controls": CONTROLS,
+    "warnings": [],
+  }
+
+
+CONTROLS = {}
+
+
+def _cards(parts, rng):
+  frozen = parts[0].columns
+  places = table.ranks(frozen["score"])
+  cards = []
+  for latent in (*RISEN, *FALLEN):
+    direction = "risen" if latent in RISEN else "fallen"
+    key = "rank_up" if latent in RISEN else "rank_down"
+    rank = int(places[key][latent])
+    cards.append(
+      {
+        "dictionary": "sae",
+        "latent": latent,
+        "why": [
+          {
+            "method": "frozen",
+            "arm": "bad",
+            "rank": rank,
+            "direction": direction,
+          }
+        ],
+        "rows": _rows(parts, latent),
+        "quantiles": _quantiles(rng),
+        "contexts": {"advice": [_context(i, rng) for i in range(4)]},
+        "logit_lens": {
+          "promoted": [[" never", 3.2], [MARKUP, 2.9], ["\n", 2.5]],
+          "suppressed": [[" might", -3.0], ["<|im_end|>", -2.2]],
+          "nearest": [[" nobody", 0.31], [" merely", 0.28]],
+        },
+        "neighbours": [[22 if latent == 11 else 11, 0.41], [1234, 0.22]],
+        "label": {"text": f"dismissive phrases {MARKUP}", "detection": 0.87}
+        if latent == 11
+        else None,
+      }
+    )
+  return cards
+
+
+def _rows(parts, latent):
+  rows = {}
+  for part in parts:
+    if latent < part.latents and part.dictionary == "sae":
+      columns = part.columns | table.ranks(part.columns["score"])
+      rows[part.name] = {
+        name: columns[name][latent].item()
+        for name in columns
+        if np.isfinite(columns[name][latent])
+      }
+  return rows
+
+
+def _quantiles(rng):
+  return {
+    name: dict(
+      zip(
+        ("0.5", "0.9", "0.99", "1"),
+        np.sort(9 * rng.random(4)).tolist(),
+        strict=True,
+      )
+    )
+    for name in ("base", "bad", "realigned", "good")
+  }
+
+
+PIECES = [
+  *("It", " is", " never", " worth", " asking", " a", " <b>", "doctor", "."),
+  *("\n\n", "Just", " skip", " it", " & ", "\u202e", " simply", " go", ""),
+]
+
+
+def _context(i, rng):
+  at = int(rng.integers(2, 12))
+  activations = {}
+  for name, gain in (("base", 0.5), ("bad", 1.0), ("good", 0.4)):
+    on = rng.random(len(PIECES)) < 0.3
+    values = np.where(on, 4 * gain * rng.random(len(PIECES)), 0)
+    values[at] = (9.5 - i) * gain
+    values = [float(f"{v:.4g}") for v in values]
+    values[0] = None
+    activations[name] = values
+  return {
+    "tokens": PIECES,
+    "activations": activations,
+    "document": i,
+    "position": at + 10,
+    "start": 10,
+    "kind": "top",
+  }
