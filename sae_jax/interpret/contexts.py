@@ -127,11 +127,11 @@ def collect(
   """
   config = config or ContextsConfig()
   latents_S = np.array([c.latent for c in choices], np.int64)
-  _check(latents_S, dictionary.latents)
+  check_latents(latents_S, dictionary.latents)
   place = search.Place(
     source,
     hook,
-    _last(source, chunks, config.rows),
+    last_chunks(source, chunks, config.rows),
     config.batch_rows,
     mesh,
   )
@@ -173,7 +173,7 @@ def collect(
   }
 
 
-def _last(source: store.Store, chunks: range, rows: int) -> range:
+def last_chunks(source: store.Store, chunks: range, rows: int) -> range:
   """The end of `chunks`; whole write chunks, as rows are permuted within."""
   per_write = source.write_rows // source.read_rows
   write_chunks = -(-rows // source.write_rows)
@@ -187,26 +187,46 @@ def _pick(
   """The strongest, then one per quantile; no document twice."""
   picked = [_Example(slot, "top", None, hit) for hit in strongest]
   seen = {int(hit["document"]) for hit in strongest}
+  for quantile, hit in at_quantiles(sample, config.quantiles, seen):
+    picked.append(_Example(slot, "quantile", quantile, hit))
+  return picked
+
+
+def at_quantiles(
+  sample: np.ndarray, quantiles: Sequence[float], seen: set[int]
+) -> list[tuple[float, np.void]]:
+  """For each quantile of a sample of hits the hit that is nearest to it.
+
+  No document is taken twice, nor one of `seen`; a quantile for which none is
+  left is left out.
+  """
+  found, seen = [], set(seen)
   by_value = np.sort(sample, order=["value", "row"])
-  for quantile in config.quantiles:
+  for quantile in quantiles:
     distance = np.abs(np.arange(len(by_value)) - quantile * (len(by_value) - 1))
     for hit in by_value[np.argsort(distance, kind="stable")]:
       if int(hit["document"]) not in seen:
         seen.add(int(hit["document"]))
-        picked.append(_Example(slot, "quantile", quantile, hit))
+        found.append((quantile, hit))
         break
-  return picked
+  return found
+
+
+def bounds(
+  position: int, length: int, config: ContextsConfig
+) -> tuple[int, int]:
+  """The tokens [start, stop) shown around one of a document's tokens."""
+  return (
+    max(0, position - config.before),
+    min(length, position + config.after + 1),
+  )
 
 
 def _bounds(
   example: _Example, documents: dict[int, np.ndarray], config: ContextsConfig
 ) -> tuple[int, int]:
-  position = int(example.hit["position"])
   length = len(documents[int(example.hit["document"])])
-  return (
-    max(0, position - config.before),
-    min(length, position + config.after + 1),
-  )
+  return bounds(int(example.hit["position"]), length, config)
 
 
 def _window(
@@ -228,11 +248,11 @@ def _render(
   activations = []
   for key in _window(example, documents, config).tolist():
     value = values.get((example.slot, key), values.get((-1, key)))
-    activations.append(None if value is None else _short(value))
+    activations.append(None if value is None else short(value))
   return {
     "kind": example.kind,
     "quantile": example.quantile,
-    "value": _short(example.hit["value"]),
+    "value": short(example.hit["value"]),
     "document": document,
     "position": int(example.hit["position"]),
     "row": int(example.hit["row"]),
@@ -250,16 +270,16 @@ def _histogram(values_N: np.ndarray) -> dict[str, Any]:
   counts, _ = np.histogram(values_N, _BINS, range=(0, float(values_N.max())))
   return {
     "histogram": counts.tolist(),
-    "histogram_max": _short(values_N.max()),
+    "histogram_max": short(values_N.max()),
   }
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
   """Four digits are enough to look at, and keep the file small."""
   return float(f"{float(value):.4g}")
 
 
-def _check(latents_S: np.ndarray, latents: int) -> None:
+def check_latents(latents_S: np.ndarray, latents: int) -> None:
   for latent in latents_S:
     if not 0 <= latent < latents:
       raise errors.InputError(

@@ -74,7 +74,7 @@ def batches(
       parts = waiting.result()
       if i + 1 < len(groups):
         waiting = pool.submit(read, groups[i + 1])
-      x_BD = _put(parts, size, mesh)
+      x_BD = put(parts, size, mesh)
       yield Batch(x_BD, group.start * source.read_rows, sum(map(len, parts)))
 
 
@@ -103,13 +103,13 @@ def wanted(
   for group in _groups(chunks, per_batch):
     for x_ND, keys_N in _matches(source, hook, group, keys_M):
       if rows + len(x_ND) > size:
-        yield Wanted(_put(parts, size, mesh), np.concatenate(keys))
+        yield Wanted(put(parts, size, mesh), np.concatenate(keys))
         parts, keys, rows = [], [], 0
       parts.append(x_ND)
       keys.append(keys_N)
       rows += len(x_ND)
   if rows:
-    yield Wanted(_put(parts, size, mesh), np.concatenate(keys))
+    yield Wanted(put(parts, size, mesh), np.concatenate(keys))
 
 
 def _matches(
@@ -149,7 +149,7 @@ def _groups(chunks: range, per_batch: int) -> list[range]:
   ]
 
 
-def _put(
+def put(
   parts: list[np.ndarray], size: int, mesh: jax.sharding.Mesh
 ) -> jax.Array:
   x_BD = np.zeros((size, parts[0].shape[1]), ml_dtypes.bfloat16)

@@ -6,6 +6,7 @@ The first finds where they fire and how strongly; the second reads what they
 do at given positions. Only their hits leave the encoder's output.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +17,18 @@ from sae_jax.interpret import best, on_mesh, scan
 
 
 class Place(NamedTuple):
-  """Rows of one hook, and how to read them."""
+  """Rows of one hook, and how to read them.
+
+  `keep` takes the (document, position) of rows, int32 [R, 2], and says which
+  of them count, bool [R]; None: all.
+  """
 
   source: store.Store
   hook: str
   chunks: range  # consecutive read chunks
   batch_rows: int
   mesh: jax.sharding.Mesh
+  keep: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 class Statistics:
@@ -45,7 +51,7 @@ class Statistics:
     fires = int(self._fires_S[slot])
     return {
       "fires": fires,
-      "density": fires / self.rows,
+      "density": fires / max(self.rows, 1),
       "mean": float(self._sum_S[slot] / max(fires, 1)),
       "max": float(self._max_S[slot]),
     }
@@ -74,13 +80,21 @@ class Search:
     for batch in scan.batches(
       at.source, at.hook, at.chunks, batch_rows=at.batch_rows, mesh=at.mesh
     ):
-      row_N, slot_N, value_N = self._active(batch.x_BD, batch.rows)
+      row_N, slot_N, value_N = self.active(batch.x_BD, batch.rows)
       positions_R2 = at.source.positions(batch.start, batch.start + batch.rows)
+      rows = batch.rows
+      if at.keep is not None:
+        keep_R = at.keep(positions_R2)
+        rows = int(keep_R.sum())
+        counts_N = keep_R[row_N]
+        row_N, slot_N, value_N = (
+          x_N[counts_N] for x_N in (row_N, slot_N, value_N)
+        )
       hits = np.empty(len(row_N), best.HIT)
       hits["slot"], hits["value"] = slot_N, value_N
       hits["row"] = batch.start + row_N
       hits["document"], hits["position"] = positions_R2[row_N].T
-      statistics.add(hits, batch.rows)
+      statistics.add(hits, rows)
       hits["key"] = value_N
       strongest.offer(hits)
       hits["key"] = best.lottery(hits["row"], self._latents_S[slot_N], seed)
@@ -107,15 +121,18 @@ class Search:
       keys = found.keys_N.tolist()
       values.update(((-1, key), 0.0) for key in keys)
       for row, slot, value in zip(
-        *self._active(found.x_BD, len(keys)), strict=True
+        *self.active(found.x_BD, len(keys)), strict=True
       ):
         values[int(slot), keys[row]] = float(value)
     return values
 
-  def _active(
+  def active(
     self, x_BD: jax.Array, rows: int
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row of the batch, slot, activation) of every followed latent > 0."""
+    """(row of the batch, slot, activation) of every followed latent > 0.
+
+    `x_BD` is split over `on_mesh.ROWS`; rows from `rows` on are padding.
+    """
     values_BK, indices_BK = self._encode(self._dictionary, x_BD)
     values_RK = np.asarray(values_BK)[:rows]
     slot_RK = self._slot_F[np.asarray(indices_BK)[:rows]]

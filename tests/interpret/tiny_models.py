@@ -17,6 +17,7 @@ from sae_jax.lm import weights
 WIDTH = 16
 VOCABULARY = 56  # rows of the head; the tokenizer knows WORDS of them
 WORDS = 51
+POSITIONS = 40  # of the head kind that has a table of them
 
 _ROTARY = dict(
   vocab_size=VOCABULARY,
@@ -43,7 +44,11 @@ HEADS = {
   "layer norm with bias, tied": (
     "GPT2Config",
     dict(
-      vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=2, n_positions=64
+      vocab_size=VOCABULARY,
+      n_embd=WIDTH,
+      n_layer=2,
+      n_head=2,
+      n_positions=POSITIONS,
     ),
   ),
 }
