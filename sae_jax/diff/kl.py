@@ -1,0 +1,216 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How far apart two models' predictions are: KL divergence, token by token.
+
+Both models run on the diff's own sequences. Their logits exist for a block of
+positions at a time.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sae_jax import artifacts, errors, lm
+from sae_jax.diff import margin, pairs, resampling
+from sae_jax.diff import problem as problem_lib
+from sae_jax.interpret import on_mesh
+from sae_jax.lm import batch as batch_lib
+
+_SHOWN = 20  # tokens and words in the summary
+_BEFORE = 12  # tokens before a shown one
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
+  """KL(arm ‖ base) of the predictions made at the tokens in scope, in nats.
+
+  Args:
+    problem: with prompts and live models; kept in `work` when it is done.
+    name: the arm.
+
+  Returns:
+    JSON values: `mean` over tokens with an interval that draws prompts,
+    `quantiles` over tokens, `tokens`: those with the largest divergence and
+    the word that gained most there, `words`: the mean change of probability
+    over all tokens, largest rise and fall.
+
+  Raises:
+    errors.InputError: no prompts or models, or KL is not finite.
+  """
+  path = problem.work / f"kl.{name}.json"
+  found = artifacts.read_json(path)
+  if found is None:
+    found = _measure(problem, name)
+    artifacts.write_json_atomic(path, found)
+  return found
+
+
+def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
+  if problem.prompts is None:
+    raise errors.InputError(
+      "KL divergence runs the models on prompts, but none are given; set"
+      " prompts=PromptsConfig(path=…)"
+    )
+  sequences = problem.prompts.sequences(problem.config.scope)
+  base, tuned = problem.model("base"), problem.model(name)
+  lanes = on_mesh.lanes(problem.mesh)
+  size = -(-min(problem.config.batch_size, len(sequences)) // lanes) * lanes
+  order = sorted(
+    range(len(sequences)), key=lambda i: (len(sequences[i].tokens), i)
+  )
+  kl_of: dict[int, np.ndarray] = {}
+  word_of: dict[int, np.ndarray] = {}
+  at_of: dict[int, np.ndarray] = {}
+  change_V = np.zeros(base.config.vocab_size)
+  progress = problem.progress(len(order), "sequences")
+  for first in range(0, len(order), size):
+    some = order[first : first + size]
+    batch = [sequences[i] for i in some]
+    tokens_BT, mask_BT = pairs.padded([s.tokens for s in batch], size, base)
+    scope_BT = pairs.in_scope(problem, batch, mask_BT)
+    placed = [
+      batch_lib.place(x, problem.mesh) for x in (tokens_BT, mask_BT, scope_BT)
+    ]
+    kl_BT, word_BT, part_V = jax.device_get(
+      _compare(base.model, tuned.model, *placed, mesh=problem.mesh)
+    )
+    change_V += part_V
+    for row, i in enumerate(some):
+      at_of[i] = np.flatnonzero(scope_BT[row])
+      kl_of[i] = kl_BT[row, at_of[i]]
+      word_of[i] = word_BT[row, at_of[i]]
+    progress.update(first + len(some), f"KL {name}")
+  progress.close()
+  return _summary(
+    problem, base, tuned, sequences, kl_of, word_of, at_of, change_V
+  )
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _compare(base, tuned, tokens_BT, mask_BT, scope_BT, *, mesh):
+  """KL [B, T], the word that adds most to it, and summed changes [V]."""
+
+  def run(model):
+    out = lm.forward(model, tokens_BT, mask_BT, want_logits=False, mesh=mesh)
+    return out.resid_BTD
+
+  def part(xs):
+    base_BtD, tuned_BtD, scope_Bt = xs
+    log_p_BtV = jax.nn.log_softmax(tuned.unembed(tuned_BtD))
+    log_q_BtV = jax.nn.log_softmax(base.unembed(base_BtD))
+    p_BtV, q_BtV = jnp.exp(log_p_BtV), jnp.exp(log_q_BtV)
+    gain_BtV = p_BtV * (log_p_BtV - log_q_BtV)
+    change_BtV = jnp.where(scope_Bt[..., None], p_BtV - q_BtV, 0)
+    return (
+      jnp.sum(gain_BtV, axis=-1),
+      jnp.argmax(gain_BtV, axis=-1),
+      jnp.sum(change_BtV, axis=(0, 1)),
+    )
+
+  blocks = margin.position_blocks(
+    (run(base), run(tuned), scope_BT), 2 * base.config.vocab_size
+  )
+  kl_nBt, word_nBt, change_nV = jax.lax.map(part, blocks)
+  t = tokens_BT.shape[1]
+
+  def whole(x_nBt):
+    x_Bnt = jnp.moveaxis(x_nBt, 0, 1)
+    return x_Bnt.reshape(x_Bnt.shape[0], -1)[:, :t]
+
+  found = whole(kl_nBt), whole(word_nBt), jnp.sum(change_nV, axis=0)
+  return jax.tree.map(lambda x: margin.everywhere(x, mesh), found)
+
+
+def _summary(
+  problem, base, tuned, sequences, kl_of, word_of, at_of, change_V
+) -> dict[str, Any]:
+  ids = sorted(kl_of)
+  sequence_N = np.concatenate([np.full(len(kl_of[i]), i) for i in ids])
+  kl_N = np.concatenate([kl_of[i] for i in ids]).astype(np.float64)
+  at_N = np.concatenate([at_of[i] for i in ids])
+  word_N = np.concatenate([word_of[i] for i in ids])
+  if not len(kl_N):
+    raise errors.InputError(
+      f"no token is in scope {problem.config.scope!r}; widen the scope, or"
+      " lower skip_positions"
+    )
+  if not np.isfinite(kl_N).all():
+    worst = problem.prompts.prompts[
+      sequences[sequence_N[np.argmin(np.isfinite(kl_N))]].prompt
+    ]
+    raise errors.InputError(
+      f"KL of {tuned.source} and {base.source} is not finite on prompt"
+      f" {worst.id!r}; run with dtype=float32, or check the weights"
+    )
+  prompt_N = np.array([s.prompt for s in sequences])[sequence_N]
+  quantiles = np.quantile(kl_N, QUANTILES)
+  return {
+    "tokens": len(kl_N),
+    **_interval(problem, kl_N, prompt_N),
+    "quantiles": {
+      str(q): float(v) for q, v in zip(QUANTILES, quantiles, strict=True)
+    },
+    "top": [
+      _shown(problem, base, sequences[sequence_N[n]], at_N[n], kl_N[n], word)
+      for n, word in (
+        (n, int(word_N[n])) for n in np.argsort(-kl_N, kind="stable")[:_SHOWN]
+      )
+    ],
+    "words": _words(base, change_V / len(kl_N)),
+  }
+
+
+def _interval(problem, kl_N, prompt_N) -> dict[str, float | None]:
+  """Mean over tokens; prompts are drawn with replacement."""
+  config = problem.config.statistics
+  _, group_N = np.unique(prompt_N, return_inverse=True)
+  sum_P, count_P = np.bincount(group_N, kl_N), np.bincount(group_N)
+  found: dict[str, float | None] = {
+    "mean": float(kl_N.mean()),
+    "low": None,
+    "high": None,
+  }
+  if len(sum_P) > 1:
+    weight_RP = resampling.draw(
+      config.seed, len(sum_P), 1, config.resamples
+    ).weight_RG
+    mean_R = (weight_RP @ sum_P) / (weight_RP @ count_P)
+    tail = (1 - config.confidence) / 2
+    found["low"], found["high"] = map(
+      float, np.quantile(mean_R, [tail, 1 - tail])
+    )
+  return found
+
+
+def _shown(problem, model, sequence, at, kl, word: int) -> dict[str, Any]:
+  pieces = model.tokenizer.token_strings
+  start = max(0, at + 1 - _BEFORE)
+  after = sequence.tokens[at + 1 : at + 2]
+  return {
+    "kl": float(kl),
+    "prompt": problem.prompts.prompts[sequence.prompt].id,
+    "position": int(at),
+    "tokens": pieces(list(sequence.tokens[start : at + 1])),
+    "next": pieces(list(after))[0] if after else None,
+    "gained": pieces([word])[0],
+  }
+
+
+def _words(model, change_V: np.ndarray) -> dict[str, list]:
+  rows = min(len(change_V), model.tokenizer.vocab_size)
+  order = np.argsort(-change_V[:rows], kind="stable")
+  return {
+    name: [
+      [token, float(change_V[i])]
+      for token, i in zip(
+        model.tokenizer.token_strings(some.tolist()), some, strict=True
+      )
+    ]
+    for name, some in (
+      ("risen", order[:_SHOWN]),
+      ("fallen", order[::-1][:_SHOWN]),
+    )
+  }

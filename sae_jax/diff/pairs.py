@@ -1,0 +1,228 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts with two responses: in batches, and summed up by group.
+
+What a method finds of every pair is averaged over the pairs of a group and
+kept in `problem.work`, a chunk of groups at a time, so that a killed run goes
+on where it was.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from sae_jax import artifacts, errors, lm
+from sae_jax.diff import evidence as evidence_lib
+from sae_jax.diff import problem as problem_lib
+from sae_jax.diff import prompts as prompts_lib
+from sae_jax.interpret import on_mesh
+from sae_jax.lm import batch as batch_lib
+
+# Sums of a chunk of groups that are held in memory: 256 MiB.
+_HELD = 1 << 25
+_BATCHES_PER_CHUNK = 32  # what a kill may cost
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch:
+  """Sequence 2i is a prompt with the behaviour, 2i + 1 with the contrast.
+
+  A short batch is filled up with sequences that are all padding.
+  """
+
+  prompts_N: np.ndarray  # which prompts; the batch holds at least N pairs
+  tokens_BT: np.ndarray  # int32
+  mask_BT: np.ndarray  # bool: not padding
+  scored_BT: np.ndarray  # bool: tokens of the response
+  scope_BT: np.ndarray  # bool: tokens whose activations count
+
+
+# (model, batch) -> [pairs of the batch, C], on every device.
+Compute = Callable[[lm.LanguageModel, PairBatch], jax.Array]
+
+
+def group_pairs(problem: problem_lib.Problem) -> list[np.ndarray]:
+  """The prompts with both responses, by group; groups without any left out.
+
+  Prompt i is in group i mod G, G = min(config.groups, prompts), as in evidence
+  of prompts; so where all prompts are pairs these are the evidence's groups.
+
+  Raises:
+    errors.InputError: there are no prompts, or none has both responses.
+  """
+  prompts = problem.prompts
+  if prompts is None:
+    raise errors.InputError(
+      "this method needs prompts with two responses, but no prompts are given;"
+      " set prompts=PromptsConfig(path=…), or leave the method out"
+    )
+  if not prompts.pairs:
+    raise errors.InputError(
+      f"{prompts.path}: no prompt has both responses {prompts.behaviour!r} and"
+      f" {prompts.contrast!r}; add them, or name the two fields in"
+      " prompts.behaviour and prompts.contrast"
+    )
+  prompt_P = np.asarray(prompts.pairs)
+  count = min(problem.config.groups, len(prompts.prompts))
+  members = (prompt_P[prompt_P % count == g] for g in range(count))
+  return [some for some in members if len(some)]
+
+
+def group_means(
+  problem: problem_lib.Problem,
+  name: str,
+  stem: str,
+  width: int,
+  compute: Compute,
+) -> np.ndarray:
+  """Mean over the pairs of each group of what `compute` finds of every pair.
+
+  Chunks of groups are written to `work/STEM.npy` as they are done, so a killed
+  run goes on after the last one.
+
+  Returns:
+    float64 [G, width], read from disk as it is used.
+
+  Raises:
+    errors.InputError: no such model or pairs, or a result is not finite.
+  """
+  groups = group_pairs(problem)
+  path = problem.work / f"{stem}.npy"
+  finished = problem.work / f"{stem}.json"
+  done = (artifacts.read_json(finished) or {"groups": 0})["groups"]
+  if not done:
+    np.lib.format.open_memmap(
+      path, "w+", np.float64, shape=(len(groups), width)
+    ).flush()
+  if done < len(groups):
+    model = problem.model(name)
+    means_GC = np.load(path, mmap_mode="r+")
+    pairs = sum(map(len, groups))
+    progress = problem.progress(pairs, "pairs")
+    for chunk in _chunks(groups, done, width, _pairs_at_once(problem)):
+      for group, mean_C in _chunk_means(problem, model, chunk, compute, groups):
+        means_GC[group] = mean_C
+      means_GC.flush()
+      artifacts.write_json_atomic(finished, {"groups": chunk.stop})
+      progress.update(sum(map(len, groups[: chunk.stop])), stem)
+    progress.close()
+  return np.load(path, mmap_mode="r")
+
+
+def _chunk_means(problem, model, chunk: range, compute: Compute, groups):
+  """Yields (group, mean over its pairs) of a chunk of groups."""
+  group_of = {int(i): g for g in chunk for i in groups[g]}
+  sums = {g: 0.0 for g in chunk}
+  for batch in pair_batches(problem, model, list(group_of)):
+    values_NC = np.asarray(compute(model, batch), np.float64)
+    for i, value_C in zip(batch.prompts_N, values_NC, strict=False):
+      if not np.isfinite(value_C).all():
+        raise errors.InputError(
+          f"{model.source}: what it computes on prompt"
+          f" {problem.prompts.prompts[i].id!r} is not finite; run with"
+          " dtype=float32, or check its weights"
+        )
+      sums[group_of[int(i)]] = sums[group_of[int(i)]] + value_C
+  for g in chunk:
+    yield g, sums[g] / len(groups[g])
+
+
+def _chunks(
+  groups: Sequence[np.ndarray], start: int, width: int, pairs_at_once: int
+) -> Iterator[range]:
+  each = max(map(len, groups))
+  size = max(
+    1,
+    min(_HELD // width, pairs_at_once * _BATCHES_PER_CHUNK // each),
+  )
+  for first in range(start, len(groups), size):
+    yield range(first, min(first + size, len(groups)))
+
+
+def _pairs_at_once(problem: problem_lib.Problem) -> int:
+  """Pairs per batch: a multiple of what the mesh splits sequences by."""
+  lanes = on_mesh.lanes(problem.mesh)
+  return -(-max(1, problem.config.batch_size // 2) // lanes) * lanes
+
+
+def pair_batches(
+  problem: problem_lib.Problem,
+  model: lm.LanguageModel,
+  prompts: Sequence[int],
+) -> Iterator[PairBatch]:
+  """Both sequences of each prompt, prompts of similar length together."""
+  sequences = {i: _sequences(problem.prompts, i) for i in prompts}
+  length = {i: max(len(s.tokens) for s in sequences[i]) for i in prompts}
+  order = sorted(prompts, key=lambda i: (length[i], i))
+  size = _pairs_at_once(problem)
+  for first in range(0, len(order), size):
+    some = order[first : first + size]
+    yield _batch(problem, model, some, size, [sequences[i] for i in some])
+
+
+def _sequences(
+  prompts: prompts_lib.Prompts, i: int
+) -> tuple[prompts_lib.Sequence, prompts_lib.Sequence]:
+  prompt = prompts.prompts[i]
+  if not prompt.tokens:
+    raise errors.InputError(
+      f"{prompts.path}: prompt {prompt.id!r} has no tokens, so that the first"
+      " token of a response follows nothing; give it text"
+    )
+  behaviour, contrast = (
+    prompts_lib.Sequence(
+      i, prompt.tokens + prompt.responses[field], len(prompt.tokens)
+    )
+    for field in (prompts.behaviour, prompts.contrast)
+  )
+  return behaviour, contrast
+
+
+def _batch(problem, model, some, size, sequences) -> PairBatch:
+  flat = [sequence for pair in sequences for sequence in pair]
+  tokens_BT, mask_BT = padded([s.tokens for s in flat], 2 * size, model)
+  scored_BT = np.zeros_like(mask_BT)
+  for row, sequence in enumerate(flat):
+    scored_BT[row, sequence.response_start : len(sequence.tokens)] = True
+  scope_BT = in_scope(problem, flat, mask_BT)
+  return PairBatch(np.asarray(some), tokens_BT, mask_BT, scored_BT, scope_BT)
+
+
+def in_scope(
+  problem: problem_lib.Problem,
+  sequences: Sequence[prompts_lib.Sequence],
+  mask_BT: np.ndarray,
+) -> np.ndarray:
+  """bool [B, T]: the tokens of right-padded sequences that config counts."""
+  scope_BT = np.zeros_like(mask_BT)
+  for row, sequence in enumerate(sequences):
+    start, stop = evidence_lib.span(sequence, problem.config.scope)
+    scope_BT[row, max(start, problem.config.skip_positions) : stop] = True
+  return scope_BT
+
+
+def padded(
+  ids: Sequence[Sequence[int]], rows: int, model: lm.LanguageModel
+) -> tuple[np.ndarray, np.ndarray]:
+  """tokens_BT and mask_BT, padded on the right to one of few lengths.
+
+  Lengths are multiples of a quarter to an eighth of themselves, so that few of
+  them are compiled and less than a quarter of a batch is padding.
+
+  Raises:
+    errors.InputError: longer than the model's position table.
+  """
+  longest = max(map(len, ids))
+  batch_lib.check_length(model, longest)
+  step = max(32, 1 << (longest.bit_length() - 3))
+  return batch_lib.pad(ids, rows, -(-longest // step) * step, left=False)
+
+
+def placed(batch: PairBatch, mesh: jax.sharding.Mesh) -> list[jax.Array]:
+  """tokens, mask, scored and scope on the mesh."""
+  return [
+    batch_lib.place(x, mesh)
+    for x in (batch.tokens_BT, batch.mask_BT, batch.scored_BT, batch.scope_BT)
+  ]
