@@ -8,7 +8,7 @@ from typing import Literal
 
 from sae_jax import errors
 from sae_jax import mesh as mesh_lib
-from sae_jax.diff import cards as cards_lib
+from sae_jax.diff import cards_config as cards_lib
 from sae_jax.diff import stagewise_runs
 from sae_jax.lm import text as text_lib
 

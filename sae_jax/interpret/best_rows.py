@@ -59,11 +59,10 @@ def best_rows(
     found = _best_of_shard(w_rD, queries, first, score, count, rows, block)
     if not split:
       return found
-    gathered = [
-      [lax.all_gather(x, "latent", axis=1, tiled=True) for x in pair]
-      for pair in found
-    ]
-    return tuple(_best(*pair, count) for pair in gathered)
+    return tuple(
+      _best(_gather(values_NC), _gather(ids_NC), count)
+      for values_NC, ids_NC in found
+    )
 
   return jax.shard_map(
     local,
@@ -112,6 +111,11 @@ def _best_of_shard(w_rD, queries, first, score, count, rows, block):
     for s, _ in shapes
   )
   return lax.scan(step, empty, jnp.arange(-(-height // block)))[0]
+
+
+def _gather(x_NC):
+  """The candidates of all shards, in the order of their rows."""
+  return lax.all_gather(x_NC, "latent", axis=1, tiled=True)
 
 
 def _spread(id_b, n):

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the latents that changed mean: one card for each that a method named."""
+"""How many latents get a card, on which text, and whether they are labelled."""
 
 import dataclasses
 
@@ -22,10 +22,10 @@ class ViewConfig:
   stores: dict[str, str] = dataclasses.field(default_factory=dict)  # by arm
 
   def __post_init__(self):
-    if not self.name or self.name == "prompts":
+    if not self.name or self.name in ("prompts", "documents"):
       raise errors.InputError(
         f"cards.views: the name {self.name!r} is empty or that of the diff's"
-        " own prompts; choose another"
+        " own evidence; choose another"
       )
     if not self.base:
       raise errors.InputError(
@@ -38,7 +38,8 @@ class ViewConfig:
 class LabelsConfig:
   """Labels by a chat model, each tested on contexts that it was not made from.
 
-  One latent costs 3 requests of about `shown` or `held_out` contexts each.
+  With the defaults, a latent costs 7 requests: one with the `shown` contexts,
+  then tests of 8 contexts each.
   """
 
   endpoint: endpoint_lib.EndpointConfig
