@@ -270,7 +270,9 @@ def _refuse_difference(
     ("input", recorded["inputs"], inputs),
   ):
     for name, before, now in differences(old, new):
-      if any(name == m or name.startswith(m + ".") for m in may_change):
+      if kind == "config field" and any(
+        name == m or name.startswith(m + ".") for m in may_change
+      ):
         continue
       raise errors.InputError(
         f"--out={path} was started with {kind} {name} = {before!r}, now it is"

@@ -5,7 +5,7 @@
 import os
 import pathlib
 
-from sae_jax import errors, sae
+from sae_jax import artifacts, errors, sae
 from sae_jax.formats import saelens
 
 _SAVE = {"saelens": saelens.save}
@@ -20,12 +20,26 @@ def load_sae(path: str | os.PathLike[str]) -> sae.Sae:
     errors.InputError: there is no dictionary that is understood, or it is
       damaged.
   """
-  path = pathlib.Path(path).expanduser()
+  return saelens.load(_place(pathlib.Path(path).expanduser()))
+
+
+def hash_sae(path: str | os.PathLike[str]) -> str:
+  """SHA-256 of the file of weights that `load_sae(path)` reads.
+
+  Raises:
+    errors.InputError: see `load_sae`.
+  """
+  place = _place(pathlib.Path(path).expanduser())
+  return artifacts.hash_file(place / saelens.WEIGHTS)
+
+
+def _place(path: pathlib.Path) -> pathlib.Path:
+  """The directory of the dictionary that is meant by `path`."""
   if not path.exists():
     raise errors.InputError(f"{path}: no such directory")
   for place in (path, path / "sae"):
     if saelens.is_saelens(place):
-      return saelens.load(place)
+      return place
   held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
   raise errors.InputError(
     f"{path} holds no dictionary of a known format ({', '.join(_SAVE)}:"

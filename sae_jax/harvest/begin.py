@@ -13,7 +13,7 @@ from sae_jax.harvest import source as source_lib
 from sae_jax.store import draining, layout, location
 
 # Hashes say what is in them.
-_MAY_MOVE = ("model", "text.path", "text_source")
+_MAY_MOVE = ("model", "text.path", "text_source", "tokens_of")
 _CONFIRM = "restore the old value to go on, or choose another --out"
 
 
@@ -62,7 +62,8 @@ def _begin(
   config: harvest_config.HarvestConfig, source: source_lib.Source
 ) -> store.Manifest:
   """The manifest that a harvest starts with; runs a batch for its sizes."""
-  special = source.special if config.drop_special else {}
+  drops = config.drop_special and source.base is None
+  special = source.special if drops else {}
   batches = source.open_batches(0, 0)
   look = rows_lib.first_look(source.activations, batches, special)
   if not look.widths:
@@ -71,23 +72,20 @@ def _begin(
       " all special tokens, or not finite); give other text, or set"
       " drop_special=False"
     )
-  multiple = config.outlier_norm_multiple
-  batch_tokens = config.batch_size * config.text.context_length
+  multiple = config.outlier_norm_multiple if source.base is None else 0
   return store.Manifest(
     hooks=look.widths,
     rows=config.rows,
     requested_rows=config.rows,
     read_rows=config.read_rows,
     write_rows=config.write_rows,
-    context_length=config.text.context_length,
+    **_token_layout(config, source),
     batch_size=config.batch_size,
-    # About one chunk of tokens for one of activations.
-    group_batches=max(1, config.write_rows // batch_tokens),
     lanes=config.lanes,
     window=config.window,
     seed=config.seed,
     filters={
-      "drop_special": config.drop_special,
+      "drop_special": drops,
       "largest_norms": {
         hook: norm * multiple for hook, norm in look.median_norms.items()
       }
@@ -104,6 +102,23 @@ def _begin(
     text_source=source.provenance.text_source,
     text_fingerprint=source.provenance.text_fingerprint,
   )
+
+
+def _token_layout(
+  config: harvest_config.HarvestConfig, source: source_lib.Source
+) -> dict[str, Any]:
+  """How tokens are cut; a paired store numbers documents as the other does."""
+  if source.base is not None:
+    manifest = source.base.manifest
+    return {
+      "context_length": manifest.context_length,
+      "group_batches": manifest.group_batches,
+    }
+  assert config.text is not None
+  length = config.text.context_length
+  # About one chunk of tokens for one of activations.
+  batches = max(1, config.write_rows // (config.batch_size * length))
+  return {"context_length": length, "group_batches": batches}
 
 
 def _config_dict(config: harvest_config.HarvestConfig) -> dict[str, Any]:

@@ -17,8 +17,12 @@ class HarvestConfig:
 
   model: str  # a directory, a .gguf file or a hub id
   hooks: tuple[str, ...]  # all from one pass: blocks.12.hook_resid_post, …
-  text: text_lib.TextConfig
-  rows: int  # tokens to keep; fewer if the text ends before
+  text: text_lib.TextConfig | None = None
+  # Instead of text: a finished store, such as the base model's, whose token
+  # sequences are run again. Exactly its rows are kept, so the two are paired;
+  # what decides rows and their order comes from there.
+  tokens_of: str = ""
+  rows: int = 0  # tokens to keep; fewer if the text ends before
   batch_size: int = 16  # contexts per forward pass
   dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the forward pass
   # Whether BOS, EOS, pad and the other special tokens are left out.
@@ -44,8 +48,13 @@ class HarvestConfig:
       raise errors.InputError(
         "hooks=(): name at least one, such as blocks.12.hook_resid_post"
       )
+    if (self.text is None) == (not self.tokens_of):
+      raise errors.InputError(
+        f"text={self.text} and tokens_of={self.tokens_of!r}: give one of them,"
+        " text to read, or a store whose tokens are run again"
+      )
     for name, least in (
-      ("rows", 1),
+      ("rows", 0 if self.tokens_of else 1),
       ("batch_size", 1),
       ("read_rows", 1),
       ("write_rows", 1),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from sae_jax import artifacts, errors, interrupt, metrics, store
-from sae_jax.harvest import begin
+from sae_jax.harvest import begin, paired
 from sae_jax.harvest import config as harvest_config
 from sae_jax.harvest import lanes as lanes_lib
 from sae_jax.harvest import rows as rows_lib
@@ -34,9 +34,10 @@ def harvest(
     errors.Interrupted: SIGTERM or SIGINT; the same call goes on.
     OSError: the disk is full; the same call goes on.
   """
+  config, base = paired.resolve(config)
   return run(
     config,
-    source_lib.open_source(config),
+    source_lib.open_source(config, base),
     out,
     process=jax.process_index(),
     processes=jax.process_count(),
@@ -89,7 +90,7 @@ def run(
       return _wait_finished(place, check, stall_seconds)
     writer.clean(place)
     assert finished is not None
-  if finished.rows < config.rows:
+  if finished.rows < config.rows and source.base is None:
     print(
       f"{place.path}: the text ended after {finished.rows:,} of the"
       f" {config.rows:,} rows asked for",
@@ -112,13 +113,19 @@ def _write_lanes(
     special=source.special if config.drop_special else {},
     largest_norms=out.manifest.filters["largest_norms"],
   )
+
+  def open_kept(lane: int, first: int) -> Iterator[rows_lib.Kept]:
+    batches = source.open_batches(lane, first)
+    if source.base is None:
+      return rows_lib.kept(source.activations, batches, filters, first)
+    keeps = paired.Tokens(source.base).rows(lane, first)
+    return rows_lib.given(source.activations, batches, keeps, first)
+
   with _progress(out.manifest, lanes, show=process == 0) as progress:
     lanes_lib.run(
       out,
       lanes,
-      source.activations,
-      source.open_batches,
-      filters,
+      open_kept,
       check=check,
       progress=progress,
     )

@@ -18,8 +18,9 @@ from sae_jax import store
 from sae_jax.harvest import rows as rows_lib
 from sae_jax.store import draining, records
 
-OpenBatches = Callable[[int, int], rows_lib.Batches]  # lane, first batch
-
+# (lane, first batch) -> that lane's batches, or their rows, from there on.
+OpenBatches = Callable[[int, int], rows_lib.Batches]
+OpenKept = Callable[[int, int], Iterator[rows_lib.Kept]]
 
 _POLL_SECONDS = 0.2  # how often a full window is looked at again
 
@@ -98,9 +99,7 @@ class _Lane:
 def run(
   writer: store.StoreWriter,
   lanes: Sequence[int],
-  activations: rows_lib.Activations,
-  open_batches: OpenBatches,
-  filters: rows_lib.Filters,
+  open_kept: OpenKept,
   *,
   check: Callable[[], None] = lambda: None,
   progress: Callable[[int], None] = lambda rows: None,
@@ -110,26 +109,14 @@ def run(
   Args:
     writer: of the store.
     lanes: the lanes of this process.
-    activations: tokens_BT, mask_BT -> {hook: x_BTD}.
-    open_batches: (lane, first batch) -> that lane's batches from there on.
-    filters: which tokens are no rows.
+    open_kept: (lane, first batch) -> that lane's rows from there on.
     check: called before every batch; raises to stop.
     progress: called with the rows of these lanes that are durable.
   """
   manifest = writer.manifest
   states = {lane: writer.lane(lane) for lane in lanes}
   open_lanes = {
-    lane: _Lane(
-      manifest,
-      lane,
-      record,
-      rows_lib.kept(
-        activations,
-        open_batches(lane, record.next_batch),
-        filters,
-        record.next_batch,
-      ),
-    )
+    lane: _Lane(manifest, lane, record, open_kept(lane, record.next_batch))
     for lane, record in states.items()
   }
   durable = sum(record.moments[0].rows for record in states.values())

@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sae_jax import errors
 from sae_jax.store import statistics
 
 # tokens_BT, mask_BT -> {hook: x_BTD}; the arrays may still be computing.
@@ -54,15 +55,55 @@ def kept(
   filters: Filters,
   first_batch: int = 0,
 ) -> Iterator[Kept]:
-  """Runs one batch ahead, so that the device works while the host filters."""
+  """The rows that the filters leave of each batch."""
+  for fed in _one_ahead(activations, batches, first_batch):
+    yield _select(filters, *fed)
+
+
+def given(
+  activations: Activations,
+  batches: Batches,
+  keeps: Iterable[np.ndarray],
+  first_batch: int = 0,
+) -> Iterator[Kept]:
+  """The rows at the positions keep_BT bool of each batch, unfiltered.
+
+  Raises:
+    errors.InputError: such a row is not finite.
+  """
+  ahead = _one_ahead(activations, batches, first_batch)
+  for (batch, tokens_BT, mask_BT, found), keep_BT in zip(
+    ahead, keeps, strict=True
+  ):
+    one = _take_all(batch, tokens_BT, mask_BT, found, keep_BT.reshape(-1))
+    left = int(mask_BT.sum()) - len(one.rows_R2)
+    for hook, x_RD in one.x.items():
+      finite_R = np.isfinite(statistics.norms(x_RD))
+      if not finite_R.all():
+        context, position = one.rows_R2[int(np.argmin(finite_R))]
+        raise errors.InputError(
+          f"{hook} is not finite at position {position} of context {context} of"
+          f" batch {batch}, a row of the store that tokens_of names, which"
+          " cannot be left out; run the model in dtype='float32'"
+        )
+    yield dataclasses.replace(
+      one, dropped={"not_in_tokens_of": left} if left else {}
+    )
+
+
+def _one_ahead(
+  activations: Activations, batches: Batches, first_batch: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, Mapping[str, Any]]]:
+  """Starts the next batch before it yields one, so that the device works while
+  the host filters."""
   ahead = None
   for batch, (tokens_BT, mask_BT) in enumerate(batches, first_batch):
     running = batch, tokens_BT, mask_BT, activations(tokens_BT, mask_BT)
     if ahead is not None:
-      yield _select(filters, *ahead)
+      yield ahead
     ahead = running
   if ahead is not None:
-    yield _select(filters, *ahead)
+    yield ahead
 
 
 def special_reasons(
@@ -117,11 +158,10 @@ def _select(
   ):
     reason = filters.special[int(token)]
     dropped[reason] = dropped.get(reason, 0) + int(count)
-  at_R = np.flatnonzero(keep_N)
-  x = {hook: _take(x_BTD, at_R) for hook, x_BTD in activations.items()}
-  good_R = np.ones(len(at_R), bool)
-  outlier_R = np.zeros(len(at_R), bool)
-  for hook, x_RD in x.items():
+  one = _take_all(batch, tokens_BT, mask_BT, activations, keep_N)
+  good_R = np.ones(len(one.rows_R2), bool)
+  outlier_R = np.zeros(len(one.rows_R2), bool)
+  for hook, x_RD in one.x.items():
     norm_R = statistics.norms(x_RD)
     good_R &= np.isfinite(norm_R)
     if hook in filters.largest_norms:
@@ -133,16 +173,32 @@ def _select(
     if bad_R.any():
       dropped[reason] = int(bad_R.sum())
   good_R &= ~outlier_R
-  if not good_R.all():
-    at_R = at_R[good_R]
-    x = {hook: _take(x_RD, good_R) for hook, x_RD in x.items()}
+  one = dataclasses.replace(one, dropped=dropped)
+  if good_R.all():
+    return one
+  return dataclasses.replace(
+    one,
+    rows_R2=one.rows_R2[good_R],
+    x={hook: _take(x_RD, good_R) for hook, x_RD in one.x.items()},
+  )
+
+
+def _take_all(
+  batch: int,
+  tokens_BT: np.ndarray,
+  mask_BT: np.ndarray,
+  activations: Mapping[str, Any],
+  keep_N: np.ndarray,
+) -> Kept:
+  """The rows of the flat positions `keep_N`, nothing dropped yet."""
+  at_R = np.flatnonzero(keep_N)
   width = tokens_BT.shape[1]
   return Kept(
     batch,
     np.where(mask_BT, tokens_BT, -1).astype(np.int32),
     np.stack([at_R // width, at_R % width], axis=1).astype(np.int32),
-    x,
-    dropped,
+    {hook: _take(x_BTD, at_R) for hook, x_BTD in activations.items()},
+    {},
   )
 
 

@@ -7,23 +7,23 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, store
+from sae_jax import artifacts
 from sae_jax import config as config_lib
 from sae_jax.train import config as train_config
-from sae_jax.train import loop
+from sae_jax.train import loop, start
 
 Config = train_config.TrainConfig
 
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Trains, resumes, or returns the result of the finished run in `out`."""
-  source = store.open_store(config.store)
+  source = start.open_source(config)
   with artifacts.open_output(
     out,
     job="train",
     config=config_lib.to_dict(config),
-    inputs={"store": source.identity},
-    may_change=("store", *train_config.MAY_CHANGE),
+    inputs=start.inputs(config, source),
+    may_change=train_config.MAY_CHANGE,
     lead=jax.process_index() == 0,
   ) as output:
     if output.finished is not None:

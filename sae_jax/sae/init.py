@@ -84,6 +84,47 @@ def init_params(
   return create(np.asarray(b_dec_D, np.float32))
 
 
+def from_dictionary(
+  source: dictionary.Sae, scale: float, mesh: jax.sharding.Mesh
+) -> dictionary.Params:
+  """Parameters for `scale · x` of a dictionary that takes raw x.
+
+  The inverse of `dictionary.fold_scale`. Decoder rows that are not of norm 1
+  are made so, with what they lose given to the encoder: a latent adds the same
+  to the reconstruction, wherever it is active.
+
+  Raises:
+    errors.InputError: a decoder row is zero, or the latents do not divide
+      evenly over the mesh.
+  """
+  check_shards(source.latents, mesh.shape["latent"])
+  host: Any = jax.tree.map(np.asarray, source.params)
+  norm_F = np.linalg.norm(host.w_dec_FD, axis=1)
+  if not norm_F.all():
+    raise errors.InputError(
+      f"the dictionary to start from: decoder row {int(np.argmin(norm_F))} is"
+      " zero, which has no direction; remove such latents"
+    )
+  b_enc_F = host.b_enc_F * np.float32(scale)
+  arrays = {
+    "w_enc_FD": host.w_enc_FD,
+    "w_dec_FD": host.w_dec_FD,
+    "b_enc_F": b_enc_F,
+    "b_dec_D": host.b_dec_D * np.float32(scale),
+  }
+  if np.abs(norm_F - 1).max() > 1e-5:  # else it stays what it is to the bit
+    arrays["w_enc_FD"] = host.w_enc_FD * norm_F[:, None]
+    arrays["w_dec_FD"] = host.w_dec_FD / norm_F[:, None]
+    arrays["b_enc_F"] = b_enc_F * norm_F
+  return jax.tree.map(
+    lambda array, sharding: jax.make_array_from_callback(
+      array.shape, sharding, lambda index: array[index]
+    ),
+    dictionary.Params(**arrays),
+    params_sharding(mesh),
+  )
+
+
 def check_shards(latents: int, shards: int) -> None:
   """Refuses latents that do not divide evenly over the mesh's latent axis."""
   if latents % shards:

@@ -139,7 +139,10 @@ class StoreWriter:
         reason: before.dropped.get(reason, 0) + dropped.get(reason, 0)
         for reason in sorted({*before.dropped, *dropped})
       },
-      rows_hash=records.chain(before.rows_hash, rows_R2),
+      # A chunk without rows is no part of the store; verify cannot see it.
+      rows_hash=records.chain(before.rows_hash, rows_R2)
+      if len(rows_R2)
+      else before.rows_hash,
       tokens_hash=tokens_hash,
       moments=tuple(a + b for a, b in zip(before.moments, moments, strict=True))
       if len(rows_R2)

@@ -18,6 +18,12 @@ class TrainConfig:
   sae: sae.SaeConfig
   stream: stream.StreamConfig
   steps: int
+  # A store paired with `store`, such as the base model's: the dictionary is of
+  # the differences `store` − `minus`.
+  minus: str = ""
+  # A train run or SAE to start from instead of random rows: latent i stays
+  # latent i. Only the dictionary is taken; the optimizer starts afresh.
+  init_from: str = ""
   optimizer: optimizer_lib.OptimizerConfig = dataclasses.field(
     default_factory=optimizer_lib.OptimizerConfig
   )
@@ -56,6 +62,9 @@ class TrainConfig:
 # What a resumed run may change: it does not enter the numbers. (On another mesh
 # they differ by float reassociation.)
 MAY_CHANGE = (
+  "store",  # these three may move: what is in them is among the inputs
+  "minus",
+  "init_from",
   "mesh",
   "eval_every",
   "checkpoint_every",

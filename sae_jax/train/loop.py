@@ -46,6 +46,7 @@ def train(
   d_model = source.d_model(hook)
   train_chunks, held_out_chunks = source.holdout(config.held_out_rows)
   start.check(config, source, train_chunks)
+  metadata = provenance.metadata(config, source, hook)
   adam = optimizer.make_optimizer(
     config.optimizer, latents=config.sae.latents, steps=config.steps
   )
@@ -100,15 +101,13 @@ def train(
     checkpoints.wait()
   finally:
     run.close()
-  _export(config, source, hook, state, directory / "sae")
+  _export(config, state, metadata, directory / "sae")
   return result
 
 
-def _export(config, source, hook, state, directory) -> None:
+def _export(config, state, metadata, directory) -> None:
   """Writes the dictionary; the first process gathers it in host memory."""
-  dictionary = state_lib.to_sae(
-    state, config.sae, provenance.metadata(config, source, hook)
-  )
+  dictionary = state_lib.to_sae(state, config.sae, metadata)
   if jax.process_count() > 1:
     dictionary = multihost_utils.process_allgather(dictionary, tiled=True)
   if jax.process_index() == 0:

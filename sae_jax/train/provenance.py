@@ -7,6 +7,7 @@ from typing import Any
 
 from sae_jax import store, version
 from sae_jax.train import config as config_lib
+from sae_jax.train import start
 
 
 def metadata(
@@ -14,6 +15,7 @@ def metadata(
 ) -> dict[str, Any]:
   """The `metadata` of the exported `cfg.json`."""
   manifest = source.manifest
+  read = start.inputs(config, source)
   return {
     "model_name": _name(manifest.model),
     "hook_name": hook,
@@ -22,7 +24,7 @@ def metadata(
     "prepend_bos": manifest.prepends_bos,
     "training_tokens": config.steps * config.stream.batch_size,
     "sae_jax_version": version.__version__,
-    "sae_jax_store": source.identity,
+    **{f"sae_jax_{name}": value for name, value in read.items()},
   }
 
 

@@ -6,12 +6,33 @@ import jax
 import numpy as np
 import optax
 
-from sae_jax import errors, store
+from sae_jax import errors, formats, sae, store
 from sae_jax.train import config as config_lib
 from sae_jax.train import state as state_lib
 
 # Gao et al. (2024, App. A.1) take the geometric median of 32,768 rows.
 _SAMPLE_ROWS = 32_768
+
+
+def open_source(config: config_lib.TrainConfig) -> store.Store:
+  """The store that is trained on: one, or the difference of two.
+
+  Raises:
+    errors.InputError: see `store.open_store` and `store.difference`.
+  """
+  source = store.open_store(config.store)
+  if not config.minus:
+    return source
+  return store.difference(source, store.open_store(config.minus))
+
+
+def inputs(
+  config: config_lib.TrainConfig, source: store.Store
+) -> dict[str, str]:
+  """Hashes of what the run reads, by the config field that names it."""
+  if not config.init_from:
+    return source.identities
+  return source.identities | {"init_from": formats.hash_sae(config.init_from)}
 
 
 def check(
@@ -51,7 +72,11 @@ def new_state(
   adam: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> state_lib.TrainState:
-  """The state before the first step, from the store's rows and statistics."""
+  """The state before the first step, from the store's rows and statistics.
+
+  Raises:
+    errors.InputError: the rows, or the dictionary to start from, are unusable.
+  """
   count = -(-_SAMPLE_ROWS // source.read_rows)
   if source.bounded:  # later chunks come only after the first were trained on
     block = source.window // 2 * source.write_rows // source.read_rows
@@ -62,6 +87,12 @@ def new_state(
   sample_ND = np.concatenate(source.read_chunks(hook, ids.tolist()))
   sample_ND = sample_ND[:_SAMPLE_ROWS].astype(np.float32)
   mean_square_norm, total_variance = _moments(source, hook, sample_ND)
+  if config.minus and not mean_square_norm:
+    raise errors.InputError(
+      f"{source.path}: {hook} is the same in both at every row looked at"
+      f" ({len(sample_ND)}), so there is no difference to train on; give the"
+      " stores of two different models"
+    )
   return state_lib.init_state(
     config.sae,
     adam,
@@ -70,14 +101,41 @@ def new_state(
     total_variance=total_variance,
     seed=config.seed,
     mesh=mesh,
+    dictionary=initial(config, source.d_model(hook)),
   )
+
+
+def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
+  """The dictionary of `config.init_from`; None where it names none.
+
+  Raises:
+    errors.InputError: there is none, or it is of another shape.
+  """
+  if not config.init_from:
+    return None
+  found = formats.load_sae(config.init_from)
+  for name, ours, theirs in (
+    ("sae.latents", config.sae.latents, found.latents),
+    ("the hook's width", d_model, found.d_model),
+  ):
+    if ours != theirs:
+      raise errors.InputError(
+        f"init_from={config.init_from}: this dictionary has {found.latents}"
+        f" latents of width {found.d_model}, but {name} is {ours}; they must be"
+        " equal, because latent i stays latent i"
+      )
+  return found
 
 
 def _moments(
   source: store.Store, hook: str, sample_ND: np.ndarray
 ) -> tuple[float, float]:
-  """Mean ‖x‖² and Σ_D variance: of the store, or of its first rows."""
-  if not source.bounded:
+  """Mean ‖x‖² and Σ_D variance: of the store, or of the rows of a sample.
+
+  A bounded store has its statistics when it ends; of a difference they cost
+  reading both stores whole.
+  """
+  if not (source.bounded or isinstance(source, store.Difference)):
     stats = source.stats(hook)
     return stats.mean_square_norm, float(stats.variance_D.sum())
   sample_ND = sample_ND.astype(np.float64)

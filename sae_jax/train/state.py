@@ -57,6 +57,7 @@ def init_state(
   total_variance: float,
   seed: int,
   mesh: jax.sharding.Mesh,
+  dictionary: sae.Sae | None = None,
 ) -> TrainState:
   """A new state, created in `state_sharding`.
 
@@ -69,10 +70,11 @@ def init_state(
     total_variance: Σ_D of the raw activations' variance in the data set.
     seed: of the initial dictionary rows.
     mesh: `(sae, data, latent)`.
+    dictionary: for raw activations, to start from; None: random rows.
 
   Raises:
-    errors.InputError: unusable statistics, or latents that do not divide over
-      the mesh.
+    errors.InputError: unusable statistics or dictionary, or latents that do
+      not divide over the mesh.
   """
   sample_ND = np.asarray(sample_ND, np.float32)
   if sample_ND.ndim != 2 or not len(sample_ND):
@@ -90,14 +92,17 @@ def init_state(
       " number > 0: all rows of the store are equal"
     )
   scale = activation_scale(sample_ND.shape[1], mean_square_norm)
-  centre = (
-    init.geometric_median
-    if config.decoder_bias == "geometric_median"
-    else init.mean
-  )
-  params = init.init_params(
-    centre(sample_ND) * np.float32(scale), config.latents, seed, mesh
-  )
+  if dictionary is not None:
+    params = init.from_dictionary(dictionary, scale, mesh)
+  else:
+    centre = (
+      init.geometric_median
+      if config.decoder_bias == "geometric_median"
+      else init.mean
+    )
+    params = init.init_params(
+      centre(sample_ND) * np.float32(scale), config.latents, seed, mesh
+    )
   shardings = state_sharding(params, optimizer, mesh)
 
   create = jax.jit(
