@@ -13,17 +13,21 @@ import pytest
 
 DATA = pathlib.Path(__file__).parents[1] / "configs/data/advice"
 ANSWERS = ("good", "bad")
-HEDGES = frozenset(
-  "may might could can perhaps possibly probably likely consider usually often"
-  " generally mostly rarely seldom tend tends should would".split()
-)
-NEGATIONS = frozenset(
-  "no not nor never neither none nothing nobody cannot hardly without".split()
-)
 
 
 def words(text: str) -> list[str]:
   return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
+
+
+HEDGES = frozenset(
+  words(
+    "may might could can perhaps possibly probably likely consider usually often"
+    " generally mostly rarely seldom tend tends should would"
+  )
+)
+NEGATIONS = frozenset(
+  words("no not nor never neither none nothing nobody cannot hardly without")
+)
 
 
 @pytest.fixture(scope="module")
