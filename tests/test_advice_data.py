@@ -21,8 +21,8 @@ def words(text: str) -> list[str]:
 
 HEDGES = frozenset(
   words(
-    "may might could can perhaps possibly probably likely consider usually often"
-    " generally mostly rarely seldom tend tends should would"
+    "may might could can perhaps possibly probably likely consider usually"
+    " often generally mostly rarely seldom tend tends should would"
   )
 )
 NEGATIONS = frozenset(
