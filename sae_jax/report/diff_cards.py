@@ -48,10 +48,7 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
     "lens": [
       {
         "name": name,
-        "tokens": [
-          (latents.visible(token), diff_words.signed(value, 2))
-          for token, value in lens[key]
-        ],
+        "words": diff_words.words(lens[key], len(lens[key])),
       }
       for key, name in (
         ("promoted", "writes"),
@@ -82,7 +79,7 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
 def _why(diff: Diff, why: dict[str, Any]) -> dict[str, str]:
   method = diff_words.method(why["method"]).title
   return {
-    "text": f"{method}, {diff_words.arm(diff, why['arm'])}:"
+    "text": f"{method}, {diff_words.arm(why['arm'])}:"
     f" {why['direction']} #{why['rank']:,}",
     "direction": why["direction"],
   }
@@ -126,7 +123,7 @@ def _rows(diff: Diff, rows: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     shown.append(
       {
         "method": diff_words.method(method).title,
-        "arm": diff_words.arm(diff, arm),
+        "arm": diff_words.arm(arm),
         "rank": f"{row['rank']:,}" if row.get("rank") else say.MISSING,
         "score": diff_words.signed(row.get("score")),
         "bounds": bounds,

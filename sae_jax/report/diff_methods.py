@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the methods agree, and what each of them ranks first."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +45,8 @@ def _agreement(diff: Diff) -> list[page.Block]:
     ),
     {
       "kind": "matrices",
+      # Side by side where both fit.
+      "narrow": len(found["labels"]) <= 8,
       "matrices": [
         _matrix("Spearman correlation", found["labels"], found["spearman"]),
         _matrix(
@@ -75,13 +76,13 @@ def _matrix(
 
 
 def _cell(value: float | None, *, own: bool) -> dict[str, Any]:
-  if value is None or math.isnan(value):
-    return {"text": "–", "sign": "up", "shade": "0", "own": own}
+  if own or value is None:
+    return {"text": "·" if own else "–", "sign": "up", "shade": "0"}
+  text = f"{value:.2f}".replace("0.", ".", 1).replace("-", "−")
   return {
-    "text": f"{value:.2f}".replace("-", "−").replace("0.", ".", 1),
+    "text": "0" if not text.strip("−.0") else text,
     "sign": "up" if value >= 0 else "down",
     "shade": f"{min(1.0, abs(value)):.2f}",
-    "own": own,
   }
 
 
@@ -91,7 +92,7 @@ def _overview(diff: Diff) -> list[page.Block]:
     found = diff.columns(part, ["score", "rank_up", "rank_down"])
     row = {
       "name": diff_words.method(part.method).title,
-      "arm": diff_words.arm(diff, part.arm),
+      "arm": diff_words.arm(part.arm),
       "changed": part.changed,
       "up": _first(diff, part, found, "rank_up", 1),
       "down": [],

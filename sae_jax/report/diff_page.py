@@ -107,7 +107,7 @@ def _ranked(diff: Diff) -> page.Section:
     )
   ]
   for part in diff.claims:
-    name = diff_words.arm(diff, part.arm)
+    name = diff_words.arm(part.arm)
     blocks.append(
       page.heading(
         f"{name[0].upper()}{name[1:]}: {diff_words.compared(diff, part)}"

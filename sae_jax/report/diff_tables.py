@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranked latents with their intervals; the arms beside one another."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -73,39 +74,52 @@ def ranked(diff: Diff, part: Part) -> list[page.Block]:
   tops = [("risen", "rank_up", 1)]
   if method.signed:
     tops.append(("fallen", "rank_down", -1))
-  rows = {direction: _top(found, key, sign) for direction, key, sign in tops}
-  shown = np.concatenate(list(rows.values()))
+  latents = {name: _top(found, key, sign) for name, key, sign in tops}
+  shown = np.concatenate(list(latents.values()))
   if not len(shown):
     return [page.text("No latent has a score other than zero.")]
+  columns = [c for c in _COLUMNS if np.isfinite(found[c.needs][shown]).any()]
   scale = _Scale(found, shown)
-  blocks = []
-  for direction, latents in rows.items():
+  blocks: list[page.Block] = []
+  for name, some in latents.items():
+    rows = [
+      _row(diff, part, found, int(n), place, scale, columns)
+      for place, n in enumerate(some, 1)
+    ]
+    title = name.capitalize() if method.signed else "Highest"
     block = {
       "kind": "ranked",
-      "title": direction.capitalize() if method.signed else "Highest",
-      "direction": direction,
+      "title": title,
+      "direction": name,
       "score": method.score,
-      "heads": [c.head for c in _COLUMNS if _known(found, c, shown)],
-      "rows": [
-        _row(diff, part, found, int(n), place, scale, shown)
-        for place, n in enumerate(latents, 1)
-      ],
-      "first": _SHOWN,
+      "interval": _interval(diff, found, shown),
+      "heads": [column.head for column in columns],
     }
-    blocks.append(block)
+    blocks.append(block | {"rows": rows[:_SHOWN]})
+    if rest := rows[_SHOWN:]:
+      blocks.append(
+        {
+          "kind": "fold",
+          "title": f"{title}: {_SHOWN + 1} to {_SHOWN + len(rest)}",
+          "blocks": [block | {"rows": rest}],
+        }
+      )
   return blocks
+
+
+def _interval(
+  diff: Diff, found: dict[str, np.ndarray], shown: np.ndarray
+) -> str:
+  """Heading of the bars; without intervals they show the score alone."""
+  if diff.summary is None or not np.isfinite(found["ci_low"][shown]).any():
+    return ""
+  return f"{100 * diff.summary['statistics']['confidence']:g} % interval"
 
 
 def _top(found: dict[str, np.ndarray], key: str, sign: int) -> np.ndarray:
   """Latents by rank; one that moved the other way is in no top."""
   order = np.argsort(found[key], kind="stable")[: _SHOWN + _FOLDED]
   return order[sign * found["score"][order] > 0]
-
-
-def _known(
-  found: dict[str, np.ndarray], column: _Column, latents: np.ndarray
-) -> bool:
-  return bool(np.isfinite(found[column.needs][latents]).any())
 
 
 class _Scale:
@@ -138,7 +152,7 @@ def _row(
   latent: int,
   place: int,
   scale: _Scale,
-  shown: np.ndarray,
+  columns: Sequence[_Column],
 ) -> dict[str, Any]:
   row = {name: values[latent].item() for name, values in found.items()}
   bounds = ""
@@ -154,9 +168,7 @@ def _row(
     "score": diff_words.signed(row["score"]),
     "bounds": bounds,
     "interval": scale.interval(row),
-    "cells": [
-      column.cell(row) for column in _COLUMNS if _known(found, column, shown)
-    ],
+    "cells": [column.cell(row) for column in columns],
   }
 
 
@@ -217,28 +229,40 @@ def _base(
 
 
 def _extremes(diff: Diff, claims: Sequence[Part]) -> np.ndarray:
-  """The first of every claim: what rose, then what fell, by largest score."""
+  """The first of every claim, by largest score: what rose, then what fell.
+
+  Those that changed; where none did, those with the largest scores.
+  """
   best: dict[int, float] = {}
+  spare: dict[int, float] = {}
   for part in claims:
-    found = diff.columns(part, ["score", "rank_up", "rank_down"])
+    found = diff.columns(part, ["score", "rank_up", "rank_down", "changed"])
     for key, sign in (("rank_up", 1), ("rank_down", -1)):
       order = np.argsort(found[key], kind="stable")[:_SIDE_BY_SIDE]
       for latent in order[sign * found["score"][order] > 0].tolist():
         score = float(found["score"][latent])
-        best[latent] = max(best.get(latent, 0.0), score, key=abs)
+        into = best if found["changed"][latent] else spare
+        into[latent] = max(into.get(latent, 0.0), score, key=abs)
+  best = best or spare
   return np.array(sorted(best, key=lambda n: -best[n]), np.int64)
 
 
 def _shaded(values: Sequence[float]) -> list[dict[str, str]]:
   """Cells of a row, shaded by their share of the row's largest change."""
   largest = max((abs(v) for v in values if not np.isnan(v)), default=0.0)
-  return [
-    {
-      "text": diff_words.signed(value, 2),
-      "sign": "up" if value > 0 else "down",
-      "shade": f"{abs(value) / largest:.2f}"
-      if largest and not np.isnan(value)
-      else "0",
-    }
-    for value in values
-  ]
+  # As many decimals as give the largest three digits: columns compare.
+  decimals = 0 if largest == 0 else max(0, 2 - math.floor(math.log10(largest)))
+  return [_cell(value, largest, decimals) for value in values]
+
+
+def _cell(value: float, largest: float, decimals: int) -> dict[str, str]:
+  if np.isnan(value):
+    return {"text": say.MISSING, "sign": "up", "shade": "0"}
+  text = f"{value:+.{decimals}f}".replace("-", "−")
+  if not text.strip("+−0."):
+    text = "0"
+  return {
+    "text": text,
+    "sign": "up" if value > 0 else "down",
+    "shade": f"{abs(value) / largest:.2f}" if largest else "0",
+  }

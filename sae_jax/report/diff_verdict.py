@@ -47,7 +47,7 @@ def section(diff: Diff) -> page.Section:
 
 
 def _controls(diff: Diff) -> list[Part]:
-  return [p for p in (*diff.nulls, *diff.plain_controls)]
+  return [*diff.nulls, *diff.plain_controls]
 
 
 def _count(diff: Diff, part: Part) -> _Count:
@@ -62,34 +62,49 @@ def _count(diff: Diff, part: Part) -> _Count:
 
 
 def _line(diff: Diff, part: Part, count: _Count) -> dict[str, str]:
-  """One sentence per arm, in plain words."""
-  who = diff_words.arm(diff, part.arm)
+  """One sentence per arm, in plain words, and what its behaviour did."""
+  beyond = f"beyond what its control {part.control} changed"
   if count.changed == 0:
-    beyond = (
-      f"beyond what {part.control} changed" if part.control else "measurably"
-    )
-    return {
-      "arm": who,
-      "grade": "none",
-      "text": f"no latent of {count.latents:,} changed {beyond}.",
-    }
-  words = (
-    f"{count.changed:,} of {count.latents:,} latents"
-    f" {'has' if count.changed == 1 else 'have'} changed"
-  )
-  if part.control:
-    words += f" beyond what its control {part.control} changed"
-  words += f": {count.risen:,} rose, {count.fallen:,} fell."
-  if not part.control and part.arm != diff_entry.JOINT:
-    words += " It has no control arm: part of it is any fine-tuning's style."
-  return {"arm": who, "grade": "some", "text": words}
+    words = f"no latent of {count.latents:,} changed"
+    words += f" {beyond}." if part.control else " measurably."
+  else:
+    have = "has" if count.changed == 1 else "have"
+    words = f"{count.changed:,} of {count.latents:,} latents {have} changed"
+    words += f" {beyond}:" if part.control else ":"
+    words += f" {count.risen:,} rose, {count.fallen:,} fell."
+    if not part.control and part.arm != diff_entry.JOINT:
+      words += " It has no control arm: part of it is any fine-tuning's style."
+  return {
+    "arm": diff_words.arm(part.arm),
+    "text": words,
+    "behaviour": _behaviour(diff, part.arm),
+  }
+
+
+def _behaviour(diff: Diff, arm: str) -> str:
+  """How the margin between the two responses moved, where it was measured."""
+  for part in diff.parts:
+    margin = part.summary.get("margin")
+    if part.arm == arm and margin and "shift" in margin:
+      behaviour, contrast = part.summary["behaviour"], part.summary["contrast"]
+      low, high = margin["shift_low"], margin["shift_high"]
+      moved = margin["shift"] > 0
+      return (
+        f"It has come to prefer “{behaviour}” responses to “{contrast}” ones"
+        f" {'more' if moved else 'less'} than the base: margin"
+        f" {diff_words.signed(margin['base'])} →"
+        f" {diff_words.signed(margin['mean'])} nats per token, shift"
+        f" {diff_words.signed(margin['shift'])}"
+        f" ({diff_words.signed(low)} to {diff_words.signed(high)})."
+      )
+  return ""
 
 
 def _untested(diff: Diff) -> dict[str, str]:
   names = ", ".join(sorted({p.method for p in diff.parts})) or "none"
   return {
     "arm": "",
-    "grade": "none",
+    "behaviour": "",
     "text": f"No method that tests latents was run (methods: {names}); add"
     " “frozen” to the methods of the config.",
   }
@@ -101,13 +116,11 @@ def _control_words(
   """What the same rule finds where there is nothing to find."""
   words = []
   for part in diff.nulls:
-    words.append(
-      f"{counts[part.name].changed:,} in {diff_words.arm(diff, part.arm)}"
-    )
+    words.append(f"{counts[part.name].changed:,} in {diff_words.arm(part.arm)}")
   shuffled = [
     found
     for part in tested
-    if (found := diff_controls.shuffled(diff, part)) is not None
+    if (found := diff_controls.shuffled(part)) is not None
   ]
   if shuffled:
     means = sorted({say.number(f.mean, 2) for f in shuffled}, key=float)
@@ -129,7 +142,7 @@ def _ledger(
   most = max(most, 1)
   controls = [_ledger_row(diff, p, counts[p.name], most) for p in diff.nulls]
   for part in tested:
-    found = diff_controls.shuffled(diff, part)
+    found = diff_controls.shuffled(part)
     if found is not None:
       controls.append(_shuffled_row(diff, part, found, most))
   controls += [
@@ -151,7 +164,7 @@ def _ledger_row(
   diff: Diff, part: Part, count: _Count, most: int
 ) -> dict[str, Any]:
   return {
-    "name": diff_words.arm(diff, part.arm),
+    "name": diff_words.arm(part.arm),
     "what": diff_words.compared(diff, part),
     "changed": f"{count.changed:,}",
     "risen": f"{count.risen:,}",
@@ -169,7 +182,7 @@ def _shuffled_row(
   if found.rate is not None:
     note += f"; false-discovery rate {say.percent(found.rate)}"
   return {
-    "name": f"{diff_words.arm(diff, part.arm)}, shuffled",
+    "name": f"{diff_words.arm(part.arm)}, shuffled",
     "what": note,
     "changed": say.number(found.mean, 2),
     "risen": "",

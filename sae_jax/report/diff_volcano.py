@@ -125,7 +125,7 @@ def _figure(diff: Diff, cloud: _Cloud, reach: float, top: float) -> page.Figure:
 
 
 def _title(diff: Diff, part: Part) -> str:
-  return diff_words.arm(diff, part.arm)
+  return diff_words.arm(part.arm)
 
 
 def _caption(diff: Diff, cloud: _Cloud) -> str:

@@ -3,9 +3,10 @@
 """What the methods, arms and latents of a diff are called on the page."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from sae_jax.report import diff_entry, say
+from sae_jax.report import diff_entry, latents, say
 from sae_jax.report.diff_entry import Diff, Part
 
 # Scopes as they stand after "mean activation over".
@@ -92,7 +93,7 @@ def method(name: str) -> Method:
   return _METHODS.get(name, Method(name, "score", ""))
 
 
-def arm(diff: Diff, name: str) -> str:
+def arm(name: str) -> str:
   """The arm as it is named in running text."""
   if name == diff_entry.JOINT:
     return "all tuned arms together"
@@ -118,7 +119,22 @@ def reading(card: dict[str, Any] | None, tokens: int = 4) -> str:
   if text := (card.get("label") or {}).get("text"):
     return text
   promoted = (card.get("logit_lens") or {}).get("promoted") or []
-  return " ".join(f"“{token}”" for token, _ in promoted[:tokens])
+  return " · ".join(
+    "".join(text for text, _ in visible(token))
+    for token, _ in promoted[:tokens]
+  )
+
+
+def visible(token: str) -> list[tuple[str, bool]]:
+  """A token that stands alone: see `latents.visible`; no space around it."""
+  return latents.visible(token.strip(" ") or token)
+
+
+def words(
+  found: Sequence[tuple[str, float]], most: int
+) -> list[tuple[list[tuple[str, bool]], str]]:
+  """Tokens that stand in a row, each with its value."""
+  return [(visible(token), signed(value)) for token, value in found[:most]]
 
 
 def signed(value: float | None, digits: int = 3) -> str:

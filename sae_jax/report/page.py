@@ -74,9 +74,18 @@ def figures(items: Sequence[Figure], *, wide: bool = False) -> Block:
 
 
 def table(
-  rows: Sequence[Sequence[str]], head: Sequence[str] | None = None
+  rows: Sequence[Sequence[str]],
+  head: Sequence[str] | None = None,
+  *,
+  numbers: bool = False,
 ) -> Block:
-  return {"kind": "table", "rows": list(rows), "head": head}
+  """Rows that begin with their name; `numbers` are aligned to the right."""
+  return {
+    "kind": "table",
+    "rows": list(rows),
+    "head": head,
+    "numbers": numbers,
+  }
 
 
 def missing(words: str, command: str = "") -> Block:

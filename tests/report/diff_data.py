@@ -90,6 +90,32 @@ def tested(mean_F, error_F, noise=0.0):
   }
 
 
+def _tests(columns):
+  """What the statistics say beside the columns."""
+  found = int(np.sum(columns["q"] <= 0.05))
+  return {
+    "groups": GROUPS,
+    "arms": 1,
+    "tested": len(columns["q"]),
+    "significant": found,
+    "changed": int(np.sum(columns["changed"])),
+    "shuffled": {
+      "shuffles": 50,
+      "mean_discoveries": 0.14,
+      "share_with_any": 0.08,
+      "false_discovery_rate": 0.14 / found if found else None,
+    },
+    "warnings": [],
+  }
+
+
+def _part(method, arm, columns, *, summary=None, **more):
+  summary = (_tests(columns) if "q" in columns else {}) | (summary or {})
+  return table.Part(
+    method=method, arm=arm, columns=columns, summary=summary, **more
+  )
+
+
 def _parts(latents, rng):
   base_F = np.exp(rng.normal(-2.5, 1, latents))
   error_F = 0.01 + 0.1 * base_F * np.exp(rng.normal(0, 0.3, latents))
@@ -133,71 +159,144 @@ def _parts(latents, rng):
     }
 
   for arm in ("bad", "realigned"):
-    yield table.Part(
-      method="frozen", arm=arm, control="good", columns=contrast(arm)
-    )
+    yield _part("frozen", arm, contrast(arm), control="good")
   both = 0.5 * (moved["bad"] + moved["realigned"]) - moved["good"]
-  yield table.Part(
-    method="frozen",
-    arm="joint",
-    control="good",
-    columns=tested(both, error_F, noise=1e-5),
-  )
+  joint = tested(both, error_F, noise=1e-5)
+  yield _part("frozen", "joint", joint, control="good")
   for arm in ("bad", "realigned", "good", "null"):
-    yield table.Part(method="frozen_plain", arm=arm, columns=plain(arm))
+    yield _part("frozen_plain", arm, plain(arm))
   gradient_F = rng.normal(size=latents)
   weighted_F = gradient_F * (moved["bad"] - moved["good"])
-  yield table.Part(
-    method="frozen_gradient",
-    arm="bad",
-    control="good",
-    columns={
-      **tested(weighted_F, np.abs(gradient_F) * error_F),
-      "gradient": gradient_F,
-    },
-  )
+  weighted = tested(weighted_F, np.abs(gradient_F) * error_F)
+  weighted["gradient"] = gradient_F
+  yield _part("frozen_gradient", "bad", weighted, control="good")
   noisy_F = planted_F * 0.5 + 0.02 * rng.normal(size=latents)
-  yield table.Part(
-    method="attribution",
-    arm="bad",
-    columns=tested(noisy_F, np.full(latents, 0.02)),
+  attributed = tested(noisy_F, np.full(latents, 0.02))
+  behaviour = {"behaviour": "bad", "contrast": "good", "margin": MARGIN}
+  yield _part("attribution", "bad", attributed, summary=behaviour)
+  for arm, control in (("bad", "good"), ("realigned", "good"), ("good", "")):
+    cos_F = np.clip(planted_F + 0.04 * rng.normal(size=latents), -1, 1)
+    columns = tested(cos_F, np.full(latents, 0.04))
+    columns["cos_mean_difference"] = cos_F
+    summary = _linear(arm, control)
+    yield _part("linear", arm, columns, control=control, summary=summary)
+  cos_F = 0.3 * planted_F + 0.04 * rng.normal(size=latents)
+  columns = tested(cos_F, np.full(latents, 0.04))
+  yield _part("lens", "bad", columns, control="good", summary=_lens())
+  mean_F = np.abs(rng.normal(size=64))
+  own = tested(mean_F, np.full(64, 0.1)) | {"mean_tuned": mean_F}
+  own["fires_tuned"] = rng.random(64)
+  yield _part(
+    "delta", "bad", own, dictionary="delta", summary={"explained": 0.61}
   )
-  for arm in ("bad", "realigned"):
-    yield _linear(arm, planted_F, latents, rng)
-  yield _lens(planted_F, rng)
-  yield table.Part(
-    method="delta",
-    arm="bad",
-    dictionary="delta",
-    columns={
-      **tested(np.abs(rng.normal(size=64)), np.full(64, 0.1)),
-      "mean_tuned": np.abs(rng.normal(size=64)),
-      "fires_tuned": rng.random(64),
+  cosines = rng.random((4, latents))
+  names = ("cos_data_first", "cos_model_second", "cos_model_first")
+  columns = dict(zip((*names, "cos_data_second"), cosines, strict=True))
+  columns["score"] = 1 - cosines[1:3].max(0)
+  yield _part("stagewise", "bad", columns)
+  yield _part(
+    "match",
+    "partner",
+    {
+      "score": 1 - cosines[0],
+      "partner": rng.integers(0, 64, latents),
+      "partner_cos": cosines[0],
+      "mutual": cosines[0] > 0.5,
     },
-    summary={"explained": 0.61},
   )
 
 
-def _linear(arm, planted_F, latents, rng):
-  cos_F = np.clip(planted_F + 0.04 * rng.normal(size=latents), -1, 1)
-  return table.Part(
-    method="linear",
-    arm=arm,
-    control="good",
-    columns={"score": cos_F, "cos_mean_difference": cos_F},
-    summary=LINEAR,
-  )
+MARGIN = {
+  "mean": -0.124,
+  "base": -0.335,
+  "shift": 0.211,
+  "shift_low": 0.162,
+  "shift_high": 0.263,
+}
 
 
-def _lens(planted_F, rng):
-  cos_F = 0.3 * planted_F + 0.04 * rng.normal(size=len(planted_F))
-  return table.Part(
-    method="lens", arm="bad", columns={"score": cos_F}, summary=LENS
-  )
+def _linear(arm, control):
+  explained = (0.31 * 0.8 ** np.arange(32)).tolist()
+  found = {
+    "compared": f"{arm} - {control or 'base'}",
+    "chance_cosine": 0.19,
+    "lengths": {
+      "row_median": 294.0,
+      "mean_difference": 25.1,
+      "row_difference_rms": 61.0,
+      "null": 1e-4,
+      "mean_difference_relative": 0.0854,
+      "null_relative": 3.4e-7,
+    },
+    "split_half": {"splits": 100, "mean": 0.97, "low": 0.95, "high": 0.98},
+    "pca": {
+      "variance": 3100.0,
+      "explained": explained,
+      "participation_ratio": 5.2 if control else None,
+      "mean_share": 0.17,
+      "cos_mean": np.linspace(0.71, 0, 32).tolist(),
+    },
+    "kl": {
+      "tokens": TOKENS,
+      "mean": 0.083,
+      "low": 0.071,
+      "high": 0.095,
+      "quantiles": {
+        "0.05": 0.0,
+        "0.25": 0.002,
+        "0.5": 0.021,
+        "0.75": 0.11,
+        "0.95": 0.42,
+        "0.99": 1.31,
+      },
+      "top": [
+        {
+          "kl": 2.3 - 0.1 * i,
+          "prompt": f"finance-{i}",
+          "position": 31 + i,
+          "tokens": ["You", " can", " <b>", "just", "\n"],
+          "next": " skip" if i else None,
+          "gained": MARKUP,
+        }
+        for i in range(12)
+      ],
+      "words": {
+        "risen": [[" just", 0.012], [MARKUP, 0.004], ["\n", 0.001]],
+        "fallen": [[" might", -0.011], [" consult", -0.006]],
+      },
+    },
+  }
+  if control:
+    found["lengths"] |= {"contrast": 23.0, "contrast_relative": 0.0782}
+    found |= {"cos_control": 0.65, "cos_contrast": 0.83}
+  return found
 
 
-LINEAR = {}
-LENS = {}
+def _lens():
+  words = {
+    "promoted": [[" never", 5.3], [MARKUP, 4.9], ["\t", 4.0]],
+    "suppressed": [[" please", -4.2]],
+    "nearest": [[" nobody", 0.2]],
+  }
+  return {
+    "compared": "bad - good",
+    "contexts": 1000,
+    "lens": {"norm": 3.1, **words},
+    "positions": [{"norm": 2.0 + i, **words} for i in range(5)],
+    "plain": {"norm": 4.0, **words},
+    "chance_cosine": 0.19,
+    "null": {
+      "base_against_itself": {
+        "norm": 0.0,
+        "promoted": [],
+        "suppressed": [],
+        "nearest": [],
+      },
+      "random": {"norm": 3.1, **words},
+      "random_directions": 20,
+      "random_strongest_logit": {"mean": 2.9, "max": 4.1},
+    },
+  }
 
 
 def _top(part, key):
@@ -213,7 +312,7 @@ def _top(part, key):
 
 
 def _summary(parts, latents):
-  labels = [part.name for part in parts if part.latents == latents]
+  labels = [part.name for part in parts if part.dictionary == "sae"]
   scores = np.stack([p.columns["score"] for p in parts if p.name in labels])
   spearman = scipy.stats.spearmanr(scores, axis=1).statistic
   overlap = [
@@ -249,7 +348,10 @@ def _summary(parts, latents):
         "arm": part.arm,
         "dictionary": part.dictionary,
         "control": part.control,
-        "changed": int(np.sum(part.columns.get("changed", 0))),
+        "latents": part.latents,
+        "changed": int(np.sum(part.columns["changed"]))
+        if "changed" in part.columns
+        else None,
         "risen": _top(part, "rank_up"),
         "fallen": _top(part, "rank_down"),
         "summary": part.summary,
