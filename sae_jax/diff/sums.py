@@ -50,19 +50,13 @@ class LatentSums:
   squares_F: np.ndarray
   largest_F: np.ndarray
 
-  def mean(self, rows: int) -> np.ndarray:
-    """Mean activation over `rows` rows, float64 [F]."""
-    return self._total(self.sums_GF) / rows
 
-  def fires(self, rows: int) -> np.ndarray:
-    """Share of `rows` rows on which each latent is active, float64 [F]."""
-    return self._total(self.fires_GF) / rows
-
-  def _total(self, values_GF: np.ndarray) -> np.ndarray:
-    total_F = np.zeros(values_GF.shape[1])
-    for values_F in values_GF:  # one group at a time: the files are row-major
-      total_F += values_F
-    return total_F
+def total(values_GF: np.ndarray) -> np.ndarray:
+  """The sum over groups, float64 [F], a row of the file at a time."""
+  total_F = np.zeros(values_GF.shape[1])
+  for values_F in values_GF:
+    total_F += values_F
+  return total_F
 
 
 _DTYPES = {
