@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A harvest without a language model, in this process or as one of its own."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from sae_jax import errors, harvest, store
-from sae_jax.harvest import job
+from sae_jax.harvest import job, paired
 from sae_jax.harvest import source as source_lib
 from sae_jax.lm import text
 
@@ -51,6 +52,15 @@ def activations(tokens_BT, mask_BT):
     x_BTD[(tokens_BT == 9) & (position == 1)] *= 1000
     found[hook] = x_BTD.astype(ml_dtypes.bfloat16)
   return found
+
+
+def tuned(tokens_BT, mask_BT):
+  """Another model: its outliers are elsewhere."""
+  found = activations(tokens_BT, mask_BT)
+  hook = next(iter(HOOKS))
+  x_BTD = found[hook].astype(np.float32) * -1.5
+  x_BTD[tokens_BT == 11] *= 1e4
+  return found | {hook: x_BTD.astype(ml_dtypes.bfloat16)}
 
 
 def batch(seed, lane, number):
@@ -100,10 +110,35 @@ def run(out, how=None, **fields):
     for name in ("process", "processes", "stall_seconds")
     if name in how
   }
-  settings = config(**fields)
-  given = source(**{"lanes": settings.lanes} | how)
+  if "tokens_of" in fields:
+    settings, given = paired_source(fields, how)
+  else:
+    settings = config(**fields)
+    given = source(**{"lanes": settings.lanes} | how)
   job.run(settings, given, out, **runs)
   return store.open_store(out)
+
+
+def paired_source(fields, how):
+  """A tuned model on the tokens of a store, and the config of its harvest."""
+  settings, base = paired.resolve(
+    harvest.HarvestConfig(model="tuned", hooks=tuple(HOOKS), **fields)
+  )
+  model = how.pop("activations", tuned)
+  plain = source(
+    weights_hash="tuned", text_fingerprint=base.manifest.pairing_hash, **how
+  )
+
+  def slow(tokens_BT, mask_BT):
+    plain.activations(tokens_BT, mask_BT)  # takes its time
+    return model(tokens_BT, mask_BT)
+
+  return settings, dataclasses.replace(
+    plain,
+    activations=slow,
+    open_batches=paired.Tokens(base).batches,
+    base=base,
+  )
 
 
 class Forge:

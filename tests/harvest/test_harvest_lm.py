@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +100,43 @@ def config(model_path, tmp_path):
     write_rows=128,
     mesh=mesh_lib.MeshConfig(data=4, latent=2),
   )
+
+
+def test_the_tokens_of_a_store_give_the_same_model_the_same_rows(
+  config, tmp_path
+):
+  harvest.harvest(dataclasses.replace(config, lanes=2), tmp_path / "base")
+  again = harvest.HarvestConfig(
+    model=config.model,
+    hooks=config.hooks,
+    tokens_of=str(tmp_path / "base"),
+    dtype=config.dtype,
+    mesh=config.mesh,
+  )
+  harvest.harvest(again, tmp_path / "again")
+  one, two = (store.open_store(tmp_path / n) for n in ("base", "again"))
+  assert store.paired(one, two)
+  for hook in one.hooks:
+    np.testing.assert_array_equal(
+      one.read(hook, 0, one.rows), two.read(hook, 0, one.rows)
+    )
+  assert store.difference(two, one).stats(hook).mean_square_norm == 0
+
+
+def test_tokens_of_another_tokenizer_are_refused(config, model_path, tmp_path):
+  harvest.harvest(config, tmp_path / "base")
+  other = tmp_path / "other-model"
+  shutil.copytree(model_path, other)
+  words = ["<s>", "</s>", "<u>", *reversed(WORDS)]
+  write_tokenizer(other, {token: n for n, token in enumerate(words)})
+  again = harvest.HarvestConfig(
+    model=str(other), hooks=config.hooks, tokens_of=str(tmp_path / "base")
+  )
+  with pytest.raises(errors.InputError) as error:
+    harvest.harvest(again, tmp_path / "s")
+  known = store.open_store(tmp_path / "base").manifest.tokenizer_hash
+  assert known[:12] in str(error.value)
+  assert str(model_path) in str(error.value) and str(other) in str(error.value)
 
 
 @pytest.mark.parametrize("packed", [True, False])
