@@ -186,7 +186,7 @@ class PosttrainConfig:
 
 # What a resumed run may change: it does not enter the numbers. (On another mesh
 # they differ by float reassociation.)
-MAY_CHANGE = ("mesh", "checkpoint_every", "log_every", "remat")
+MAY_CHANGE = ("mesh", "checkpoint_every", "log_every")
 
 
 def _at_least(config, least: int, *names: str) -> None:

@@ -9,17 +9,28 @@ metrics.jsonl, from which a run that was killed goes on to the same bits.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from sae_jax import artifacts, checkpoint, errors, interrupt, lm, metrics
+from sae_jax import artifacts, errors, interrupt, lm
+from sae_jax.lm import low_rank
 from sae_jax.posttrain import config as config_lib
 from sae_jax.posttrain import data
+from sae_jax.posttrain import run as run_lib
 from sae_jax.posttrain import step as step_lib
 
 OnStep = Callable[[int, dict[str, jax.Array]], None]
+Look = Callable[[lm.LanguageModel], dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+  """What a run made: `adapter` where it trained one, and the whole model."""
+
+  model: lm.LanguageModel
+  adapter: low_rank.Adapter | None
+  metrics: dict[str, float]  # of the last step and look
 
 
 def finetune(
@@ -30,13 +41,13 @@ def finetune(
   directory: pathlib.Path | None = None,
   on_step: OnStep | None = None,
 ) -> lm.LanguageModel:
-  """Fine-tunes all weights of a model; `model` itself stays as it is.
+  """Fine-tunes a model; `model` itself stays as it is.
 
   Args:
     model: loaded whole; its dtype is that of the products and of the result,
       its mesh the one that is trained on.
     examples: in memory.
-    config: the recipe.
+    config: the recipe; with `lora` an adapter is trained and merged.
     directory: where `checkpoints/` and `metrics.jsonl` go; None: nowhere, and
       the run cannot be resumed.
     on_step: called with the number of every finished step and its scalars,
@@ -48,6 +59,31 @@ def finetune(
     errors.Interrupted: SIGTERM or SIGINT, where a checkpoint was saved.
     metrics.NonFiniteError: the loss; nothing after it was saved.
   """
+  return train(
+    model, examples, config, directory=directory, on_step=on_step
+  ).model
+
+
+def train(
+  model: lm.LanguageModel,
+  examples: Sequence[data.Example],
+  config: config_lib.SftConfig,
+  *,
+  directory: pathlib.Path | None = None,
+  on_step: OnStep | None = None,
+  look: Look | None = None,
+  look_every: int = 1,
+) -> Tuned:
+  """`finetune`, which also looks at the model and returns its adapter.
+
+  Args:
+    look: called with the model every `look_every` steps and at the end; what
+      it returns is logged with the step's metrics.
+    look_every: a multiple of `config.log_every`.
+
+  Raises:
+    See `finetune`.
+  """
   if not model.model.has_head:
     raise errors.InputError(
       f"{model.source}: only {model.layers} layers are loaded; load the model"
@@ -56,16 +92,67 @@ def finetune(
   data.check(model, examples)
   identity = run_identity(model, examples, config)
   recipe = step_lib.recipe(model, config)
-  state = _train(model, examples, config, recipe, identity, directory, on_step)
-  decoder = jax.jit(
-    lambda decoder, params: step_lib.assemble(recipe, decoder, params)
-  )(model.model, state.params)
-  return dataclasses.replace(
-    model,
-    model=decoder,
-    source=f"{model.source} (fine-tuned)",
-    weights_hash=identity,
-  )
+  finished = step_lib.make_finished(recipe)
+  steps = config.num_steps(len(examples))
+  train_step = step_lib.make_train_step(recipe)
+  run = run_lib.Run(config, steps, identity, directory)
+
+  def current(state):
+    return dataclasses.replace(
+      model,
+      model=finished(model.model, state.params),
+      source=f"{model.source} (fine-tuned)",
+      weights_hash=identity,
+    )
+
+  try:
+    state = run.restore(step_lib.abstract_state(recipe))
+    if state is None:
+      state = step_lib.new_state(recipe, model.model, config.seed)
+    first = int(state.step)
+    run.start(first)
+    # A run that cannot be resumed leaves signals as they are.
+    alone = jax.process_count() == 1 and directory is not None
+    with interrupt.catch(alone=alone) as stop:
+      for step in range(first, steps):
+        looked = look(current(state)) if look and not step % look_every else {}
+        if stop.requested:
+          run.save(step, state)
+          raise errors.Interrupted(
+            f"{stop.requested} at step {step} of {steps}; a checkpoint was"
+            " saved: run the same command again to go on"
+          )
+        if step % config.checkpoint_every == 0 and step > first:
+          run.save(step, state)
+        batch, tokens = _next_batch(model, examples, config, step)
+        rate = step_lib.learning_rate(config, steps, step)
+        with jax.profiler.StepTraceAnnotation("posttrain", step_num=step):
+          state, scalars = train_step(
+            state, model.model, batch, _on_mesh(rate, model.mesh)
+          )
+        run.log(step, scalars, tokens, {"train/lr": rate} | looked)
+        if on_step is not None:
+          on_step(step, scalars)
+    run.save(steps, state)
+    result = current(state)
+    last = run.last_metrics(look(result) if look else {})
+  finally:
+    run.close()
+  _, adapter = step_lib.assemble(recipe, model.model, state.params)
+  return Tuned(result, adapter, last)
+
+
+def _next_batch(model, examples, config, step) -> tuple[data.Batch, int]:
+  """The batch of a step, and how many tokens there are in it."""
+  numbers = data.order(len(examples), config.batch_size, config.seed, step)
+  chosen = [examples[i] for i in numbers]
+  limit = model.config.learned_positions
+  tokens = sum(len(example.tokens) for example in chosen)
+  return data.batch(chosen, model.mesh, limit), tokens
+
+
+def _on_mesh(value: float, mesh: jax.sharding.Mesh) -> jax.Array:
+  return jax.device_put(np.float32(value), jax.NamedSharding(mesh, jax.P()))
 
 
 def run_identity(
@@ -88,115 +175,3 @@ def run_identity(
       ],
     }
   )
-
-
-def _train(
-  model, examples, config, recipe, identity, directory, on_step
-) -> step_lib.SftState:
-  steps = config.num_steps(len(examples))
-  train_step = step_lib.make_train_step(recipe)
-  run = _Run(config, steps, identity, directory)
-  state = run.restore(recipe) or step_lib.new_state(recipe, model.model)
-  first = int(state.step)
-  run.start(first)
-  replicated = jax.NamedSharding(model.mesh, jax.P())
-  limit = model.config.learned_positions
-  try:
-    # A run that cannot be resumed leaves signals as they are.
-    alone = jax.process_count() == 1 and directory is not None
-    with interrupt.catch(alone=alone) as stop:
-      for step in range(first, steps):
-        if stop.requested:
-          run.save(step, state)
-          raise errors.Interrupted(
-            f"{stop.requested} at step {step} of {steps}; a checkpoint was"
-            " saved: run the same command again to go on"
-          )
-        if step % config.checkpoint_every == 0 and step > first:
-          run.save(step, state)
-        chosen = data.order(len(examples), config.batch_size, config.seed, step)
-        batch = data.batch([examples[i] for i in chosen], model.mesh, limit)
-        rate = step_lib.learning_rate(config, steps, step)
-        state, scalars = train_step(
-          state,
-          model.model,
-          batch,
-          jax.device_put(np.float32(rate), replicated),
-        )
-        run.log(step, scalars, {"train/lr": rate})
-        if on_step is not None:
-          on_step(step, scalars)
-    run.save(steps, state)
-  finally:
-    run.close()
-  return state
-
-
-class _Run:
-  """The files of one run, if it has any."""
-
-  def __init__(
-    self,
-    config: config_lib.SftConfig,
-    steps: int,
-    identity: str,
-    directory: pathlib.Path | None,
-  ):
-    self._config = config
-    self._steps = steps
-    self._identity = identity
-    self._directory = directory
-    self._writer: metrics.Writer | None = None
-    self._checkpoints: checkpoint.Checkpoints | None = None
-    if directory is not None:
-      directory.mkdir(parents=True, exist_ok=True)
-      self._checkpoints = checkpoint.Checkpoints(directory / "checkpoints")
-
-  def restore(self, recipe: step_lib.Recipe) -> step_lib.SftState | None:
-    if self._checkpoints is None:
-      return None
-    found = self._checkpoints.restore_latest(step_lib.abstract_state(recipe))
-    if found is None:
-      return None
-    state, position = found
-    if position != {"run": self._identity}:
-      raise errors.InputError(
-        f"{self._directory} holds checkpoints of another run (other weights,"
-        " examples or config); remove it or choose another directory"
-      )
-    return state
-
-  def start(self, first: int) -> None:
-    lead = jax.process_index() == 0
-    if self._directory is not None and lead:
-      self._writer = metrics.Writer(self._directory, first)
-    self._late = metrics.OneStepLate(
-      self._writer, self._config.log_every, watch="train/loss"
-    )
-    self._progress = metrics.Progress(
-      self._steps,
-      "steps",
-      initial=first,
-      show=lead and self._directory is not None,
-    )
-
-  def log(
-    self, step: int, scalars: dict[str, jax.Array], extra: dict[str, float]
-  ) -> None:
-    self._late(step, scalars, extra)
-    last = self._late.last
-    note = f"loss {last['train/loss']:.4f}" if last else ""
-    self._progress.update(step + 1, note)
-
-  def save(self, step: int, state: Any) -> None:
-    """Saves a state whose loss is known to be finite."""
-    self._late.flush()
-    if self._checkpoints is not None:
-      self._checkpoints.save(step, state, {"run": self._identity})
-
-  def close(self) -> None:
-    self._progress.close()
-    if self._checkpoints is not None:
-      self._checkpoints.close()
-    if self._writer is not None:
-      self._writer.close()

@@ -17,10 +17,12 @@ import optax
 
 from sae_jax import lm
 from sae_jax.lm import config as config_lib
+from sae_jax.lm import low_rank
 from sae_jax.lm import model as model_lib
 from sae_jax.lm import weights as weights_lib
 from sae_jax.posttrain import config as sft_config
 from sae_jax.posttrain import data
+from sae_jax.posttrain import lora as lora_lib
 
 # Logits of so many positions of each sequence at a time; more would be the
 # largest arrays of the step (8 x 512 positions x 128 K words: 2 GiB).
@@ -50,6 +52,7 @@ class Recipe:
   b2: float
   eps: float
   remat: bool
+  lora: sft_config.LoraConfig | None
 
 
 TrainStep = Callable[
@@ -69,6 +72,7 @@ def recipe(model: lm.LanguageModel, config: sft_config.SftConfig) -> Recipe:
     b2=config.b2,
     eps=config.eps,
     remat=config.remat,
+    lora=config.lora,
   )
 
 
@@ -87,7 +91,7 @@ def _decays(params: dict[str, Any]) -> dict[str, bool]:
   """Matrices decay; norms, biases and the position table do not."""
   return {
     name: "norm" not in name
-    and "b_" not in name.rpartition(".")[2][:2]
+    and not name.rpartition(".")[2].startswith("b_")
     and name != "position_PD"
     for name in params
   }
@@ -119,8 +123,10 @@ def make_train_step(recipe: Recipe) -> TrainStep:
   )
   def train_step(state, model, batch, rate):
     def loss_fn(params):
-      decoder = assemble(recipe, model, params)
-      return mean_loss(decoder, batch, recipe.mesh, remat=recipe.remat)
+      decoder, adapter = assemble(recipe, model, params)
+      return mean_loss(
+        decoder, batch, recipe.mesh, adapter=adapter, remat=recipe.remat
+      )
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -138,6 +144,7 @@ def mean_loss(
   batch: data.Batch,
   mesh: jax.sharding.Mesh,
   *,
+  adapter: low_rank.Adapter | None = None,
   remat: bool = False,
 ) -> jax.Array:
   """Mean of -log p over the learned tokens of the batch, float32."""
@@ -147,6 +154,7 @@ def mean_loss(
     batch.mask_BT,
     want_logits=False,
     mesh=mesh,
+    adapter=adapter,
     remat=remat,
   )
   h_BMD = jnp.take_along_axis(out.resid_BTD, batch.at_BM[..., None], axis=1)
@@ -176,27 +184,51 @@ def mean_loss(
 
 def assemble(
   recipe: Recipe, model: model_lib.Decoder, params: dict[str, jax.Array]
-) -> model_lib.Decoder:
-  """The decoder that these master weights are, in the recipe's dtype."""
+) -> tuple[model_lib.Decoder, low_rank.Adapter | None]:
+  """What is trained, in the recipe's dtype: a new decoder or an adapter."""
+  if recipe.lora is not None:
+    return model, lora_lib.adapter(recipe.lora, params)
   cast = {name: value.astype(recipe.dtype) for name, value in params.items()}
-  return weights_lib.replaced(model, cast)
+  return weights_lib.replaced(model, cast), None
+
+
+@functools.lru_cache(maxsize=16)
+def make_finished(recipe: Recipe):
+  """Compiles `finished(model, params)`: the decoder with what was learned."""
+  decoder = weights_lib.abstract_decoder(
+    recipe.model, recipe.mesh, recipe.dtype
+  )
+
+  @functools.partial(
+    jax.jit, out_shardings=jax.tree.map(lambda x: x.sharding, decoder)
+  )
+  def finished(model, params):
+    decoder, adapter = assemble(recipe, model, params)
+    return decoder if adapter is None else low_rank.merge(decoder, adapter)
+
+  return finished
 
 
 def abstract_state(recipe: Recipe) -> SftState:
   """Shapes, dtypes and shardings of the state."""
-  decoder = weights_lib.abstract_decoder(recipe.model, recipe.mesh, jnp.float32)
-  params = weights_lib.named(decoder)
-  opt_state = jax.eval_shape(make_optimizer(recipe).init, params)
+  if recipe.lora is not None:
+    params = lora_lib.abstract_params(recipe.model, recipe.lora, recipe.mesh)
+  else:
+    decoder = weights_lib.abstract_decoder(
+      recipe.model, recipe.mesh, jnp.float32
+    )
+    params = weights_lib.named(decoder)
   replicated = jax.NamedSharding(recipe.mesh, jax.P())
 
   def placed(x, like=None):
     sharding = replicated if like is None else like.sharding
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
+  optimizer = make_optimizer(recipe)
   opt_state = optax.tree.map_params(
-    make_optimizer(recipe).init,
+    optimizer.init,
     placed,
-    opt_state,
+    jax.eval_shape(optimizer.init, params),
     params,
     transform_non_params=placed,
   )
@@ -211,14 +243,17 @@ def state_sharding(recipe: Recipe) -> SftState:
   return jax.tree.map(lambda x: x.sharding, abstract_state(recipe))
 
 
-def new_state(recipe: Recipe, model: model_lib.Decoder) -> SftState:
-  """The state before the first step; the model's own arrays are not used up."""
+def new_state(recipe: Recipe, model: model_lib.Decoder, seed: int) -> SftState:
+  """The state before the first step; `seed` is that of an adapter."""
   shardings = state_sharding(recipe)
-  named = weights_lib.named(model)
-  # Copies, since steps donate the state.
-  params = {
-    name: jnp.copy(value.astype(jnp.float32)) for name, value in named.items()
-  }
+  if recipe.lora is not None:
+    params = lora_lib.new_params(recipe.model, recipe.lora, recipe.mesh, seed)
+  else:
+    # Copies, since steps donate the state.
+    params = {
+      name: jnp.copy(value.astype(jnp.float32))
+      for name, value in weights_lib.named(model).items()
+    }
   params = jax.device_put(params, shardings.params)
   init = jax.jit(make_optimizer(recipe).init, out_shardings=shardings.opt_state)
   return SftState(
