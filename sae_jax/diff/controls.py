@@ -97,8 +97,10 @@ def _benign(
     control = problem.control_of(arm)
     plain = parts.get((frozen.PLAIN, arm.name))
     contrast = parts.get((frozen.METHOD, arm.name))
-    benign = control and parts.get((frozen.PLAIN, control.name))
-    if not (control and plain and contrast and benign):
+    if control is None:
+      continue
+    benign = parts.get((frozen.PLAIN, control.name))
+    if plain is None or contrast is None or benign is None:
       continue
     shared = int(_shared(plain, benign).sum())
     contrast_shared = int(_shared(contrast, benign).sum())
@@ -143,8 +145,8 @@ def _warnings(
       " arm of role null, or compare live models with null_arm=True"
     )
   for part in parts:
-    shuffled = part.summary.get("shuffled")
-    rate = shuffled and shuffled["false_discovery_rate"]
+    shuffled = part.summary.get("shuffled", {})
+    rate = shuffled.get("false_discovery_rate")
     if rate is not None and rate > 2 * problem.config.statistics.q:
       found.append(
         f"{part.name}: with shuffled labels the rule still finds"

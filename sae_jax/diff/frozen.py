@@ -12,10 +12,17 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from sae_jax.diff import config as config_lib
-from sae_jax.diff import gradient_weighted, latent_means, statistics, table
+from sae_jax.diff import (
+  decoder,
+  gradient_weighted,
+  latent_means,
+  statistics,
+  table,
+)
 from sae_jax.diff import problem as problem_lib
 
 METHOD = "frozen"
@@ -84,11 +91,19 @@ class Frozen:
     self._problem = problem
     self._means = latent_means.Means(problem)
     self._n_G = np.asarray(problem.evidence.group_rows_G, np.float64)
-    self._norms = latent_means.norms(problem.dictionary)
+    self._dictionary = decoder.place(problem)
+    w_enc_FD = self._dictionary.params.w_enc_FD
+    self._norms = {
+      "encoder_norm": np.asarray(jnp.linalg.norm(w_enc_FD, axis=1)),
+      "decoder_norm": decoder.lengths(self._dictionary, problem.mesh),
+    }
+    self._null: statistics.Measured | None = None
     self._noise_F: np.ndarray | None = None
     if NULL in problem.evidence.names:
-      # An estimate within reach of what mere rounding does says nothing.
-      null = self._measure([self._means.difference(NULL, BASE)]).columns
+      # What the rule finds in mere rounding; and how far rounding reaches,
+      # within which an estimate of the other arms says nothing.
+      self._null = self._measure([self._means.difference(NULL, BASE)])
+      null = self._null.columns
       self._noise_F = np.maximum(
         np.abs(null["ci_low"]), np.abs(null["ci_high"])
       )
@@ -96,8 +111,9 @@ class Frozen:
   def part(self, method: str, name: str) -> table.Part:
     """One arm (or the base run again) by contrast or by plain difference."""
     which = self._comparison(method, name)
-    measured = self._null if name == NULL else None
-    if measured is None:
+    if name == NULL and self._null is not None:
+      measured = self._null
+    else:
       difference = self._means.difference(name, which.against)
       measured = self._measure([difference], self._noise_F)
     return self._assemble(method, name, [which], measured)
@@ -162,8 +178,8 @@ class Frozen:
     directions = [
       self._means.direction(which.arm, which.against) for which in each
     ]
-    columns["cos_mean_difference"] = latent_means.cosines(
-      self._problem.dictionary, np.mean(directions, axis=0)
+    columns["cos_mean_difference"] = decoder.cosines(
+      self._dictionary, np.mean(directions, axis=0), self._problem.mesh
     )
     controls = {which.control for which in each}
     subtracted = {w.control for w in each if w.scored == "contrast"}
@@ -187,22 +203,23 @@ class Frozen:
 
   def _means_of(self, each: Sequence[Comparison]) -> dict[str, np.ndarray]:
     """Means and rates of the base, the arms and their controls (averaged)."""
-    means = self._means
-    arms = [which.arm for which in each]
-    controls = [which.control for which in each if which.control]
-    found = {
-      "mean_base": means.mean(BASE),
-      "fires_base": means.fires(BASE),
-      "mean_tuned": _average(means.mean(arm) for arm in arms),
-      "fires_tuned": _average(means.fires(arm) for arm in arms),
-    }
+    models = {"base": [BASE], "tuned": [which.arm for which in each]}
+    if all(which.control for which in each):
+      models["control"] = [which.control for which in each]
+    found = {}
+    for role, arms in models.items():
+      found[f"mean_{role}"] = np.mean(
+        [self._means.mean(arm) for arm in arms], axis=0
+      )
+      if not self._means.linear:
+        found[f"fires_{role}"] = np.mean(
+          [self._means.fires(arm) for arm in arms], axis=0
+        )
     found["delta"] = found["mean_tuned"] - found["mean_base"]
-    if len(controls) == len(each):
-      found["mean_control"] = _average(means.mean(c) for c in controls)
-      found["fires_control"] = _average(means.fires(c) for c in controls)
+    if "control" in models:
       found["delta_control"] = found["mean_control"] - found["mean_base"]
       found["contrast"] = found["mean_tuned"] - found["mean_control"]
-    return {k: v for k, v in found.items() if v is not None}
+    return found
 
   def _never_active(self, columns: dict[str, np.ndarray]) -> int | None:
     rates = [v for k, v in columns.items() if k.startswith("fires_")]
@@ -217,14 +234,6 @@ class Frozen:
       f"{', '.join(tuned)}: no matched control, so this is the plain difference"
       " to the base, most of which any fine-tuning may cause"
     ]
-
-
-def _average(values) -> np.ndarray | None:
-  """The mean of arrays; None if one of them is."""
-  found = list(values)
-  if any(value is None for value in found):
-    return None
-  return np.mean(found, axis=0)
 
 
 def _top_stability(

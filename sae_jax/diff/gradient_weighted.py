@@ -71,6 +71,7 @@ class Weighted:
 def _groups(problem: problem_lib.Problem) -> tuple[np.ndarray, np.ndarray]:
   """Groups of the rows of `margin.group_gradients`, and pairs in each."""
   pair_N = np.asarray(problem.pairs())
-  count = min(problem.config.groups, len(problem.prompts.prompts))
+  prompts = problem.prompts.prompts if problem.prompts is not None else ()
+  count = min(problem.config.groups, len(prompts))
   group_P, weight_P = np.unique(pair_N % count, return_counts=True)
   return group_P, weight_P.astype(np.float64)

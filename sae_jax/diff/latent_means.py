@@ -1,16 +1,14 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Mean activations of latents per model, and what a dictionary's rows say.
+"""Mean activations of latents by model, after or before the top-k.
 
-After the top-k the activations are encoded row by row. Before it they are
-linear in x, so their sums follow from the sums of x:
-Σ pre = w_enc · (Σ x − n b_dec) + n b_enc.
+After it, activations are encoded row by row. Before it they are linear in x, so
+their sums follow from those of x: Σ pre = w_enc·(Σ x − n b_dec) + n b_enc.
 """
 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -30,12 +28,13 @@ class Means:
     self._means: dict[str, np.ndarray] = {}
 
   @property
-  def _linear(self) -> bool:
+  def linear(self) -> bool:
+    """Whether activations are those before the top-k."""
     return self._problem.config.activation == "pre"
 
   def difference(self, one: str, other: str) -> statistics.Block:
     """Sums of `one` − `other`, float64 [G, F'] of a range of latents."""
-    if self._linear:
+    if self.linear:
       x_GD = self._activations(one) - self._activations(other)
       return functools.partial(projections, self._params.w_enc_FD, x_GD)
     one_GF, other_GF = self._latents(one).sums_GF, self._latents(other).sums_GF
@@ -44,16 +43,15 @@ class Means:
   def mean(self, name: str) -> np.ndarray:
     """Mean activation over the rows in scope, float64 [F]."""
     if name not in self._means:
-      total_F = self._linear_total(name) if self._linear else None
-      if total_F is None:
+      if self.linear:
+        total_F = self._linear_total(name)
+      else:
         total_F = sums.total(self._latents(name).sums_GF)
       self._means[name] = total_F / self._rows
     return self._means[name]
 
-  def fires(self, name: str) -> np.ndarray | None:
-    """Share of rows on which each latent is active; None before the top-k."""
-    if self._linear:
-      return None
+  def fires(self, name: str) -> np.ndarray:
+    """Share of rows on which each latent is among the top-k, [F]."""
     return sums.total(self._latents(name).fires_GF) / self._rows
 
   def direction(self, one: str, other: str) -> np.ndarray:
@@ -91,34 +89,6 @@ def projections(
   return x_GD @ w_fD.T
 
 
-def norms(dictionary: sae.Sae) -> dict[str, np.ndarray]:
-  """Norms of encoder and decoder rows, float32 [F]."""
-  return {
-    "encoder_norm": np.asarray(_norms(dictionary.params.w_enc_FD)),
-    "decoder_norm": np.asarray(_norms(dictionary.params.w_dec_FD)),
-  }
-
-
-def cosines(dictionary: sae.Sae, direction_D: np.ndarray) -> np.ndarray:
-  """Cosine of every decoder row with a direction; 0 where either is 0."""
-  size = float(np.linalg.norm(direction_D)) or 1.0
-  unit_D = jnp.asarray(direction_D / size, jnp.float32)
-  return np.asarray(_cosines(dictionary.params.w_dec_FD, unit_D))
-
-
 @functools.partial(jax.jit, static_argnames=("size",))
 def _rows(w_FD: jax.Array, start: jax.Array, *, size: int) -> jax.Array:
   return lax.dynamic_slice_in_dim(w_FD, start, size)
-
-
-@jax.jit
-def _norms(w_FD: jax.Array) -> jax.Array:
-  return jnp.linalg.norm(w_FD.astype(jnp.float32), axis=1)
-
-
-@jax.jit
-def _cosines(w_FD: jax.Array, unit_D: jax.Array) -> jax.Array:
-  w_FD = w_FD.astype(jnp.float32)
-  dot_F = jnp.matmul(w_FD, unit_D, precision=lax.Precision.HIGHEST)
-  norm_F = jnp.linalg.norm(w_FD, axis=1)
-  return jnp.where(norm_F > 0, dot_F / jnp.where(norm_F > 0, norm_F, 1), 0)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sae_jax.diff import config as config_lib
-from sae_jax.diff import resampling
+from sae_jax.diff import false_discovery, resampling
 
 # A difference that is zero in all but fewer groups than this is not tested:
 # no test of so few can tell it from chance.
@@ -97,7 +97,7 @@ def measure(
     for name, values in part.items():
       found[name][at_F] = values
     tested_F[at_F] = tested
-  found["q"] = benjamini_hochberg(found["p"], tested_F)
+  found["q"] = false_discovery.q_values(found["p"], tested_F)
   found["p_max"] = sample.family_wise(found["t"], tested_F)
   found["stability"] = np.where(
     found["score"] > 0, sample.up.share(latents), sample.down.share(latents)
@@ -117,34 +117,6 @@ def measure(
     "warnings": sample.warnings(),
   }
   return Measured({**found, "changed": changed_F}, summary)
-
-
-def benjamini_hochberg(p_F: np.ndarray, tested_F: np.ndarray) -> np.ndarray:
-  """q-values over the tested latents (Benjamini & Hochberg 1995); 1 elsewhere.
-
-  Which latents are tested depends on where their difference is zero and not on
-  its sign, so choosing them costs nothing under the null.
-  """
-  q_F = np.ones(len(p_F))
-  at_M = np.flatnonzero(tested_F)
-  order_M = at_M[np.argsort(p_F[at_M], kind="stable")]
-  count = len(order_M)
-  steps_M = p_F[order_M] * count / np.arange(1, count + 1)
-  q_F[order_M] = np.minimum.accumulate(steps_M[::-1])[::-1].clip(max=1)
-  return q_F
-
-
-def discoveries(small_p_M: np.ndarray, tested: int, q: float) -> int:
-  """How many of `tested` latents have a q-value <= q.
-
-  Args:
-    small_p_M: at least all p-values <= q; no other can be among them.
-    tested: size of the family.
-    q: false discovery rate.
-  """
-  p_M = np.sort(small_p_M)
-  passes = np.flatnonzero(p_M * tested <= q * np.arange(1, len(p_M) + 1))
-  return int(passes[-1]) + 1 if len(passes) else 0
 
 
 class _Sample:
@@ -201,7 +173,9 @@ class _Sample:
   def shuffled(self, tested: int, found: int) -> dict[str, Any]:
     """What the same rule finds when the labels of each group are shuffled."""
     counts_S = [
-      discoveries(np.concatenate(p), tested, self.config.q) if p else 0
+      false_discovery.discoveries(np.concatenate(p), tested, self.config.q)
+      if p
+      else 0
       for p in self._small_p
     ]
     mean = float(np.mean(counts_S))
@@ -213,12 +187,18 @@ class _Sample:
     }
 
   def warnings(self) -> list[str]:
+    found = []
     if self.groups < MIN_GROUPS:
-      return [
+      found.append(
         f"{self.groups} groups have rows in scope: with fewer than"
         f" {MIN_GROUPS} nothing can be called changed"
-      ]
-    return []
+      )
+    if 1 < self.arms < MIN_GROUPS:
+      found.append(
+        f"the mean over {self.arms} arms is about these arms; from fewer than"
+        f" {MIN_GROUPS} little follows for another one trained alike"
+      )
+    return found
 
   def _variance(self, squares, spread_A) -> tuple[np.ndarray, np.ndarray]:
     """Of the estimate, with its degrees of freedom.
