@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -32,6 +33,7 @@ _QUOTED = 300  # characters of a server's message that are passed on
 # So many requests in a row without an answer, all retries included: the
 # endpoint is down, and waiting for each of the others would take hours.
 _GIVE_UP_AFTER = 3
+_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 _RETRIED = frozenset({408, 409, 425, 429})  # and all from 500
 
 Message = dict[str, str]  # {"role": …, "content": …}
@@ -108,6 +110,11 @@ class Reply:
   text: str
   model: str
   raw: dict[str, Any]
+
+  @property
+  def answer(self) -> str:
+    """The text without what a reasoning model thought aloud before it."""
+    return _THOUGHTS.sub("", self.text)
 
 
 class Endpoint:

@@ -35,7 +35,7 @@ class Wanted:
   keys_N: np.ndarray  # see `key`
 
 
-def key(documents: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def key(documents: np.ndarray | int, positions: np.ndarray) -> np.ndarray:
   """One int64 per (document, position); orders by document, then position."""
   high, low = np.asarray(documents, np.int64), np.asarray(positions, np.int64)
   return high << 32 | low

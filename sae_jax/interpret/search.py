@@ -63,7 +63,7 @@ class Search:
   def __init__(self, dictionary: sae.Sae, place: Place, latents_S: np.ndarray):
     self._dictionary = on_mesh.place(dictionary, place.mesh)
     self._encode = on_mesh.encoder(place.mesh)
-    self._place = place
+    self.place = place
     self._latents_S = latents_S
     self._slot_F = np.full(dictionary.latents, -1, np.int32)
     self._slot_F[latents_S] = np.arange(len(latents_S))
@@ -72,7 +72,7 @@ class Search:
     self, top: int, sample: int, seed: int
   ) -> tuple[best.Best, best.Best, Statistics]:
     """The `top` strongest hits (one per document), `sample` random ones."""
-    at = self._place
+    at = self.place
     slots = len(self._latents_S)
     strongest = best.Best(slots, top, one_per_document=True)
     some = best.Best(slots, sample, one_per_document=False)
@@ -108,7 +108,7 @@ class Search:
       (slot, key) -> activation where it fires, and (-1, key) -> 0 for every
       key that is a row.
     """
-    at = self._place
+    at = self.place
     values: dict[tuple[int, int], float] = {}
     for found in scan.wanted(
       at.source,
