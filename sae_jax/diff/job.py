@@ -21,6 +21,7 @@ from sae_jax import mesh as mesh_lib
 from sae_jax.diff import (
   attribution,
   capture,
+  cards,
   delta,
   frozen,
   lens,
@@ -76,6 +77,7 @@ def open_problem(
   """Makes ready what the methods need; the models run here if there are any."""
   mesh = mesh_lib.make(config.mesh)
   hook = _hook(config, dictionary)
+  cards.check(config, hook, dictionary.d_model)
   work = path / "work"
   work.mkdir(exist_ok=True)
   if config.live:

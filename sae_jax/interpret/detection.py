@@ -169,8 +169,8 @@ def score(
     answers: (right answer, given answer) of each context.
 
   Returns:
-    {"balanced_accuracy" and "ci": [low, high] (both None where fewer than 3 of a
-    kind were answered), "n": [true, false], "right": [true, false]}.
+    {"balanced_accuracy" and "ci": [low, high] (both None where fewer than 3 of
+    a kind were answered), "n": [true, false], "right": [true, false]}.
   """
   n = [sum(r for r, _ in answers), sum(not r for r, _ in answers)]
   right = [
