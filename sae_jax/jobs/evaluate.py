@@ -25,6 +25,7 @@ class Config:
 
   run: str  # directory of a finished train job
   store: str = ""  # empty: the run's own, its held-out rows only
+  minus: str = ""  # with `store`, for a run on differences: what is subtracted
   model: str = ""  # empty: the one that the store was harvested from
   dtype: Literal["bfloat16", "float32"] = "float32"
   evaluate: evaluate_lib.EvaluateConfig = dataclasses.field(
@@ -42,7 +43,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
   """Writes metrics.json, density.npz and contexts.json into `out`."""
   directory = pathlib.Path(config.run).expanduser()
   trained = _trained(directory)
-  source = store.open_store(config.store or trained.store)
+  source = _source(config, trained)
   hook = source.hook(trained.hook)
   chunks = _chunks(config, trained, source)
   weights = directory / "sae" / "sae_weights.safetensors"
@@ -50,26 +51,28 @@ def run(config: Config, out: str) -> dict[str, Any]:
     out,
     job="evaluate",
     config=config_lib.to_dict(config),
-    inputs={
-      "sae": artifacts.hash_file(weights),
-      "store": source.identity,
-    },
-    may_change=("mesh", "store", "model"),
+    inputs={"sae": artifacts.hash_file(weights), **source.identities},
+    may_change=("mesh", "store", "minus", "model"),
   ) as output:
     if output.finished is not None:
       print(f"{output.path} is already evaluated", file=sys.stderr)
       return output.finished["result"]
     mesh = mesh_lib.make(config.mesh)
     dictionary = formats.load_sae(str(directory / "sae"))
-    model = _model(config, source, mesh)
-    progress = metrics.Progress(config.evaluate.contexts, "contexts")
+    # The LM's loss is with activations of one model replaced by their
+    # reconstruction; a dictionary of differences reconstructs none.
+    whole = bool(config.evaluate.contexts) and not trained.minus
+    model = _model(config, source, mesh, whole=whole)
+    progress = metrics.Progress(
+      config.evaluate.contexts if whole else 0, "contexts"
+    )
     found = evaluate_lib.evaluate(
       dictionary,
       source,
       hook,
       chunks,
       mesh=mesh,
-      model=model if config.evaluate.contexts else None,
+      model=model if whole else None,
       config=config.evaluate,
       progress=progress.update,
     )
@@ -94,6 +97,27 @@ def run(config: Config, out: str) -> dict[str, Any]:
     }
     output.finish(result, device=jax.devices()[0].device_kind)
   return result
+
+
+def _source(config: Config, trained: train_config.TrainConfig) -> store.Store:
+  """The store, or the difference of two, that rows are read from."""
+  if config.minus and not config.store:
+    raise errors.InputError(
+      f"config.minus={config.minus} says what is subtracted from config.store,"
+      " which is empty: give both, or neither for the run's own"
+    )
+  if config.store and bool(trained.minus) != bool(config.minus):
+    raise errors.InputError(
+      f"config.run={config.run} was trained on"
+      f" {'differences of two stores' if trained.minus else 'one store'}, but"
+      f" config.store={config.store} comes with config.minus={config.minus!r};"
+      f" {'give' if trained.minus else 'leave out'} --config.minus"
+    )
+  source = store.open_store(config.store or trained.store)
+  minus = config.minus if config.store else trained.minus
+  if not minus:
+    return source
+  return store.difference(source, store.open_store(minus))
 
 
 def _trained(directory: pathlib.Path) -> train_config.TrainConfig:
@@ -124,14 +148,14 @@ def _chunks(
 
 
 def _model(
-  config: Config, source: store.Store, mesh: jax.sharding.Mesh
+  config: Config, source: store.Store, mesh: jax.sharding.Mesh, *, whole: bool
 ) -> lm.LanguageModel:
   name = config.model or source.manifest.model
   if not name:
     raise errors.InputError(
       f"store {source.path} names no language model; give --config.model"
     )
-  layers = None if config.evaluate.contexts else 1  # 1: only for the tokenizer
+  layers = None if whole else 1  # 1: only for the tokenizer
   model = lm.load_lm(
     name, mesh=mesh, dtype=jnp.dtype(config.dtype), layers=layers
   )
