@@ -10,6 +10,7 @@ all decoder rows, split over `latent`; [B, T, F] never exists.
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def part(problem: problem_lib.Problem, name: str) -> table.Part:
     "pairs": int(weight_G.sum()),
     "behaviour": problem.prompts.behaviour,
     "contrast": problem.prompts.contrast,
-    "margin": _margins(problem, name, found.margin_G, weight_G),
+    "margin": _margins(problem, name, found.margin_G, groups),
     "gradient_length": float(np.linalg.norm(gradient_D)),
   }
   return table.Part(
@@ -220,22 +221,37 @@ def _mean(values_GX: np.ndarray, weight_G: np.ndarray) -> np.ndarray:
 
 
 def _margins(
-  problem, name: str, own_G: np.ndarray, weight_G: np.ndarray
-) -> dict[str, float]:
+  problem: problem_lib.Problem,
+  name: str,
+  own_G: np.ndarray,
+  groups: list[np.ndarray],
+) -> dict[str, Any]:
   """The behaviour itself: the margin here and, paired, against the base."""
-  found = {"mean": float(_mean(own_G, weight_G))}
+  weight_G = np.array([len(members) for members in groups], np.float64)
+  found: dict[str, Any] = {"mean": float(_mean(own_G, weight_G))}
   if name == "base":
     return found
   base_G = margin.margins(problem, "base")
+  shift_G = own_G - base_G
   shift = statistics.estimate(
-    lambda *_: ((own_G - base_G) * weight_G)[:, None],
+    lambda *_: (shift_G * weight_G)[:, None],
     weight_G,
     1,
     problem.config.statistics,
   )
+  topics = [
+    {problem.prompts.prompts[i].topic for i in members} for members in groups
+  ]
   return found | {
     "base": float(_mean(base_G, weight_G)),
     "shift": float(shift["score"][0]),
     "shift_low": float(shift["ci_low"][0]),
     "shift_high": float(shift["ci_high"][0]),
+    "groups_up": int(np.sum(shift_G > 0)),
+    # Groups whose prompts share a topic.
+    "shift_by_topic": {
+      topic: float(_mean(shift_G[at], weight_G[at]))
+      for topic in sorted(set().union(*topics) - {""})
+      if (at := [g for g, of in enumerate(topics) if of == {topic}])
+    },
   }

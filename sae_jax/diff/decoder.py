@@ -14,8 +14,8 @@ import numpy as np
 from scipy import special
 
 from sae_jax import sae
+from sae_jax.diff import latent_means, statistics
 from sae_jax.diff import problem as problem_lib
-from sae_jax.diff import statistics
 from sae_jax.interpret import on_mesh
 
 _VECTORS = 32  # at a time, so that every call has one compiled shape
@@ -90,10 +90,10 @@ def aligned(
   total_D = sums_GD.sum(0) / max(n_G.sum(), 1)
   size_F = lengths(dictionary, problem.mesh) * np.linalg.norm(total_D)
   inverse_F = np.divide(1, size_F, out=np.zeros(len(size_F)), where=size_F > 0)
-  product_GF = project(dictionary, sums_GD, problem.mesh)
+  w_dec_FD = problem.dictionary.params.w_dec_FD
 
   def block(start: int, stop: int) -> np.ndarray:
-    part_GF = product_GF[:, start:stop].astype(np.float64)
+    part_GF = latent_means.projections(w_dec_FD, sums_GD, start, stop)
     return part_GF * inverse_F[None, start:stop]
 
   config = problem.config.statistics

@@ -32,13 +32,14 @@ def measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
     name: the arm.
 
   Returns:
-    JSON values: `mean` over tokens with an interval that draws prompts,
-    `quantiles` over tokens, `tokens`: those with the largest divergence and
-    the word that gained most there, `words`: the mean change of probability
-    over all tokens, largest rise and fall.
+    JSON values: `tokens` in scope; `mean` over them with an interval (`low`,
+    `high`) that draws prompts; `quantiles` over tokens; `top`: the tokens after
+    which predictions differ most, with the word that adds most to it; `words`:
+    those whose probability rose and fell most, mean over all tokens.
 
   Raises:
-    errors.InputError: no prompts or models, or KL is not finite.
+    errors.InputError: no prompts or models, models of different vocabularies,
+      or KL is not finite.
   """
   path = problem.work / f"kl.{name}.json"
   found = artifacts.read_json(path)
@@ -56,6 +57,11 @@ def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
     )
   sequences = problem.prompts.sequences(problem.config.scope)
   base, tuned = problem.model("base"), problem.model(name)
+  if base.config.vocab_size != tuned.config.vocab_size:
+    raise errors.InputError(
+      f"{tuned.source} has {tuned.config.vocab_size} words and {base.source}"
+      f" {base.config.vocab_size}; their predictions cannot be compared"
+    )
   lanes = on_mesh.lanes(problem.mesh)
   size = -(-min(problem.config.batch_size, len(sequences)) // lanes) * lanes
   order = sorted(

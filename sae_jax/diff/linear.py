@@ -66,6 +66,7 @@ def part(
     directions["contrast"] = mean_D
   for i, vector_D in enumerate(found.vectors_CD[:_DIRECTIONS]):
     directions[f"pc_{i}"] = vector_D
+  divergence, warnings = _kl(problem, arm.name)
   summary = measured.summary | {
     "compared": f"{arm.name} - {other}",
     "chance_cosine": decoder.chance(
@@ -74,7 +75,8 @@ def part(
     "lengths": _lengths(problem, difference_D, mean_D, other, found),
     "split_half": _split_half(contrast_GD, n_G, problem.config.statistics.seed),
     "pca": _pca(found, mean_D),
-    "kl": _kl(problem, arm.name),
+    "kl": divergence,
+    "warnings": [*measured.summary["warnings"], *warnings],
   }
   if control:
     control_D = _mean(other_GD - base_GD, n_G)
@@ -168,9 +170,18 @@ def _pca(found: pca.Components, mean_D: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _kl(problem: problem_lib.Problem, name: str) -> dict[str, Any] | None:
-  """None where the models are not given, only their stores."""
-  given = all(problem.models.source(n) for n in ("base", name))
-  if problem.prompts is None or not given:
-    return None
-  return kl.measure(problem, name)
+def _kl(
+  problem: problem_lib.Problem, name: str
+) -> tuple[dict[str, Any] | None, list[str]]:
+  """KL divergence and warnings; None where it cannot be had."""
+  if problem.prompts is None:
+    return None, []
+  if not all(problem.models.source(n) for n in ("base", name)):
+    return None, []
+  words = {n: problem.model(n).config.vocab_size for n in ("base", name)}
+  if len(set(words.values())) > 1:
+    return None, [
+      f"no KL divergence: the models have {words['base']} and {words[name]}"
+      " words"
+    ]
+  return kl.measure(problem, name), []

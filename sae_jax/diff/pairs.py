@@ -99,8 +99,7 @@ def group_means(
   if done < len(groups):
     model = problem.model(name)
     means_GC = np.load(path, mmap_mode="r+")
-    pairs = sum(map(len, groups))
-    progress = problem.progress(pairs, "pairs")
+    progress = problem.progress(sum(map(len, groups)), "pairs")
     for chunk in _chunks(groups, done, width, _pairs_at_once(problem)):
       for group, mean_C in _chunk_means(problem, model, chunk, compute, groups):
         means_GC[group] = mean_C
@@ -111,12 +110,20 @@ def group_means(
   return np.load(path, mmap_mode="r")
 
 
-def _chunk_means(problem, model, chunk: range, compute: Compute, groups):
+def _chunk_means(
+  problem: problem_lib.Problem,
+  model: lm.LanguageModel,
+  chunk: range,
+  compute: Compute,
+  groups: Sequence[np.ndarray],
+) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (group, mean over its pairs) of a chunk of groups."""
   group_of = {int(i): g for g in chunk for i in groups[g]}
-  sums = {g: 0.0 for g in chunk}
-  for batch in pair_batches(problem, model, list(group_of)):
-    values_NC = np.asarray(compute(model, batch), np.float64)
+  sums: dict[int, np.ndarray] = {}
+  waiting: tuple[PairBatch, jax.Array] | None = None
+
+  def take(batch: PairBatch, values_NC: jax.Array) -> None:
+    values_NC = np.asarray(values_NC)
     for i, value_C in zip(batch.prompts_N, values_NC, strict=False):
       if not np.isfinite(value_C).all():
         raise errors.InputError(
@@ -124,9 +131,18 @@ def _chunk_means(problem, model, chunk: range, compute: Compute, groups):
           f" {problem.prompts.prompts[i].id!r} is not finite; run with"
           " dtype=float32, or check its weights"
         )
-      sums[group_of[int(i)]] = sums[group_of[int(i)]] + value_C
-  for g in chunk:
-    yield g, sums[g] / len(groups[g])
+      group = group_of[int(i)]
+      sums[group] = sums.get(group, 0.0) + value_C.astype(np.float64)
+
+  for batch in pair_batches(problem, model, list(group_of)):
+    running = batch, compute(model, batch)
+    if waiting is not None:
+      take(*waiting)  # while the next one runs
+    waiting = running
+  if waiting is not None:
+    take(*waiting)
+  for group in chunk:
+    yield group, sums[group] / len(groups[group])
 
 
 def _chunks(

@@ -3,7 +3,7 @@
 """Principal components of paired differences, streamed from two stores.
 
 Up to width 4,096 the covariance is exact: float32 products around the known
-mean, summed with compensation, one sum per row shard. Wider, a randomised range
+mean, summed with compensation, then in float64. Wider, a randomised range
 finder (Halko, Martinsson & Tropp 2011, arXiv 0909.4061, algorithm 4.4) reads
 the stores three times. An unfinished pass is kept in `problem.work`.
 """
@@ -27,7 +27,8 @@ EXACT_WIDTH = 4096
 COMPONENTS = 32
 _OVERSAMPLE = 32
 _PASSES = 3  # of the range finder: one sketch, one power step, one to read off
-_SECONDS = 120  # between two savings of an unfinished pass
+_FOLD = 64  # batches between two additions to the host's float64 sums
+_SECONDS = 60  # between two savings of an unfinished pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +127,18 @@ class _Sums:
 
 
 def _second_moment(
-  problem, name, other, mean_D, right_DP, stem: str
+  problem: problem_lib.Problem,
+  name: str,
+  other: str,
+  mean_D: np.ndarray,
+  right_DP: np.ndarray | None,
+  stem: str,
 ) -> tuple[np.ndarray, float]:
   """Σ δ δᵀ R over rows in scope, δ centred, and Σ |δ|²; R None: identity."""
   path = problem.work / f"{stem}.npz"
   evidence, mesh = problem.evidence, problem.mesh
   width = evidence.d_model if right_DP is None else right_DP.shape[1]
-  start, sums = _restore(path, evidence.d_model, width, mesh)
+  start, total_DP, trace = _restore(path, (evidence.d_model, width))
   constants = jax.device_put(
     (
       jnp.asarray(mean_D, jnp.float32),
@@ -140,7 +146,9 @@ def _second_moment(
     ),
     jax.NamedSharding(mesh, jax.P()),
   )
-  add = _adder(mesh, _split(evidence.d_model, mesh), right_DP is not None)
+  split = evidence.d_model % mesh.shape["latent"] == 0
+  add = _adder(mesh, split, right_DP is not None)
+  sums = _zeros(mesh, split, total_DP.shape)
   progress = problem.progress(evidence.num_batches, "batches")
   saved = time.monotonic()
   both = zip(
@@ -148,24 +156,31 @@ def _second_moment(
   )
   for ours, theirs in both:
     sums = add(sums, ours.x_BD, theirs.x_BD, ours.group_B, *constants)
-    progress.update(ours.index + 1, f"PCA {name} - {other}")
-    if time.monotonic() - saved > _SECONDS:
-      _save(path, ours.index + 1, sums)
+    done = ours.index + 1
+    progress.update(done, f"PCA {name} - {other}")
+    if done % _FOLD and done < evidence.num_batches:
+      continue
+    # At fixed batches, so that a resumed pass ends with the same bits.
+    total_DP, trace = _fold(sums, total_DP, trace)
+    sums = _zeros(mesh, split, total_DP.shape)
+    late = time.monotonic() - saved > _SECONDS
+    if late or done == evidence.num_batches:
+      _save(path, done, total_DP, trace)
       saved = time.monotonic()
   progress.close()
-  if start < evidence.num_batches:
-    _save(path, evidence.num_batches, sums)
-  total_DP = np.zeros((evidence.d_model, width))
-  for shard in range(on_mesh.lanes(mesh)):
-    total_DP += np.asarray(sums.s_LDP[shard], np.float64)
-    total_DP += np.asarray(sums.c_LDP[shard], np.float64)
-  trace = np.sum(np.asarray(sums.s_L, np.float64) + np.asarray(sums.c_L))
-  return total_DP, float(trace)
+  return total_DP, trace
 
 
-def _split(d_model: int, mesh: jax.sharding.Mesh) -> bool:
-  """Whether the sums' rows are split over `latent`, or on each of them."""
-  return d_model % mesh.shape["latent"] == 0
+def _fold(
+  sums: _Sums, total_DP: np.ndarray, trace: float
+) -> tuple[np.ndarray, float]:
+  """Adds the devices' sums to the host's, in float64."""
+  total_DP = total_DP.copy()
+  for shard in range(sums.s_LDP.shape[0]):
+    total_DP += np.asarray(sums.s_LDP[shard])
+    total_DP += np.asarray(sums.c_LDP[shard])
+  squares_L = np.asarray(sums.s_L, np.float64) + np.asarray(sums.c_L)
+  return total_DP, trace + float(squares_L.sum())
 
 
 def _specs(split: bool) -> _Sums:
@@ -216,34 +231,34 @@ def _add(s, c, x):
   return t, c + lost
 
 
-def _restore(
-  path: pathlib.Path, d_model: int, width: int, mesh: jax.sharding.Mesh
-) -> tuple[int, _Sums]:
+def _zeros(
+  mesh: jax.sharding.Mesh, split: bool, shape: tuple[int, int]
+) -> _Sums:
   lanes = on_mesh.lanes(mesh)
-  if path.exists():
-    with np.load(path, allow_pickle=False) as file:
-      start = int(file["next"])
-      sums = _Sums(*(file[name] for name in ("s", "c", "s_square", "c_square")))
-  else:
-    start = 0
-    big = np.zeros((lanes, d_model, width), np.float32)
-    small = np.zeros(lanes, np.float32)
-    sums = _Sums(big, big, small, small)
-  shardings = jax.tree.map(
-    lambda spec: jax.NamedSharding(mesh, spec), _specs(_split(d_model, mesh))
+  shapes = _Sums((lanes, *shape), (lanes, *shape), (lanes,), (lanes,))
+  return jax.tree.map(
+    lambda shape, spec: jnp.zeros(
+      shape, jnp.float32, device=jax.NamedSharding(mesh, spec)
+    ),
+    shapes,
+    _specs(split),
+    is_leaf=lambda x: isinstance(x, tuple),
   )
-  # The sums are donated to the next step, so they may not be numpy memory.
-  return start, jax.device_put(sums, shardings, may_alias=False)
 
 
-def _save(path: pathlib.Path, start: int, sums: _Sums) -> None:
+def _restore(
+  path: pathlib.Path, shape: tuple[int, int]
+) -> tuple[int, np.ndarray, float]:
+  """The next batch and the sums before it."""
+  if not path.exists():
+    return 0, np.zeros(shape), 0.0
+  with np.load(path, allow_pickle=False) as file:
+    return int(file["next"]), file["total"], float(file["trace"])
+
+
+def _save(
+  path: pathlib.Path, following: int, total_DP: np.ndarray, trace: float
+) -> None:
   data = io.BytesIO()
-  np.savez(
-    data,
-    next=start,
-    s=np.asarray(sums.s_LDP),
-    c=np.asarray(sums.c_LDP),
-    s_square=np.asarray(sums.s_L),
-    c_square=np.asarray(sums.c_L),
-  )
+  np.savez(data, next=following, total=total_DP, trace=trace)
   artifacts.write_bytes_atomic(path, data.getvalue())
