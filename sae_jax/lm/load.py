@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a language model: a Hugging Face directory, a hub id, or a .gguf.
+"""Opens a language model: a Hugging Face directory, hub id, adapter or .gguf.
 
 The loaded `LanguageModel` is immutable and a pytree, so that it can be handed
 to compiled functions as it is.
@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from huggingface_hub import errors as hub_errors
 
-from sae_jax import errors
+from sae_jax import artifacts, errors
 from sae_jax import mesh as mesh_lib
+from sae_jax.lm import adapter as adapter_lib
 from sae_jax.lm import config as config_lib
 from sae_jax.lm import gguf as gguf_lib
 from sae_jax.lm import model as model_lib
@@ -56,7 +57,7 @@ class LanguageModel:
   @property
   def tokenizer(self) -> tokenizer_lib.Tokenizer:
     """Raises errors.InputError where there is none beside the weights."""
-    return _tokenizer(self.path)
+    return _tokenizer(tokenizer_path(self.path))
 
   @property
   def dtype(self) -> jnp.dtype:
@@ -86,6 +87,14 @@ class LanguageModel:
     return self.model.normed(h)
 
 
+def tokenizer_path(path: pathlib.Path) -> pathlib.Path:
+  """Where a model's tokenizer is: an adapter without one has its base's."""
+  own = any((path / f).is_file() for f in ("tokenizer.json", "vocab.json"))
+  if is_adapter(path) and not own:
+    return tokenizer_path(base_of(path))
+  return path
+
+
 @functools.lru_cache(maxsize=8)
 def _tokenizer(path: pathlib.Path) -> tokenizer_lib.Tokenizer:
   return tokenizer_lib.load(path)
@@ -102,7 +111,9 @@ def load_lm(
 
   Args:
     path_or_hub_id: a directory with config.json and *.safetensors, a .gguf file
-      of the llama family, or the id of a model on the Hugging Face hub.
+      of the llama family, the id of a model on the Hugging Face hub, or either
+      kind of place with a LoRA adapter of PEFT, which is merged into its base
+      model in float32.
     mesh: from `sae_jax.mesh`; None is this process's first device.
     dtype: of weights and activations, bfloat16 or float32.
     layers: read only the first so many blocks (and no head), which is enough
@@ -115,13 +126,8 @@ def load_lm(
   if dtype not in (jnp.bfloat16, jnp.float32):
     raise errors.InputError(f"dtype={dtype}: give bfloat16 or float32")
   path = _resolve(str(path_or_hub_id))
-  raw = read_config(path)
-  if path.is_file():
-    source: source_lib.Source = gguf_lib.GgufTensors(path)
-    place, files = str(path), [path]
-  else:
-    source = source_lib.SafetensorsSource(path)
-    place, files = str(path / "config.json"), source_lib.safetensors_files(path)
+  raw, source, weights_hash = _open(path)
+  place = str(path if path.is_file() else path / "config.json")
   config = config_lib.from_hf(raw, place=place)
   if layers is not None and not 0 <= layers <= config.num_layers:
     raise errors.InputError(
@@ -138,8 +144,59 @@ def load_lm(
     mesh=mesh,
     source=str(path_or_hub_id),
     path=path,
-    weights_hash=source_lib.hash_files(files),
+    weights_hash=weights_hash,
   )
+
+
+def _open(path: pathlib.Path) -> tuple[dict[str, Any], source_lib.Source, str]:
+  """(contents of config.json, tensors, hash of the weights) of a checkpoint.
+
+  An adapter's base model may be an adapter itself.
+  """
+  raw = read_config(path)
+  if path.is_file():
+    return raw, gguf_lib.GgufTensors(path), source_lib.hash_files([path])
+  if not is_adapter(path):
+    files = source_lib.safetensors_files(path)
+    source = source_lib.SafetensorsSource(path)
+    return raw, source, source_lib.hash_files(files)
+  raw, base, base_hash = _open(base_of(path))
+  merged = adapter_lib.MergedSource(
+    base, path, transposed=raw.get("model_type") == "gpt2"
+  )
+  identity = {
+    "base": base_hash,
+    "adapter": source_lib.hash_files([path / adapter_lib.WEIGHTS]),
+    "scales": {name: c.scale for name, c in merged.corrections.items()},
+  }
+  return raw, merged, artifacts.hash_json(identity)
+
+
+def is_adapter(path: pathlib.Path) -> bool:
+  """Whether a directory holds a PEFT adapter."""
+  return (path / adapter_lib.CONFIG).is_file()
+
+
+def base_of(path: pathlib.Path) -> pathlib.Path:
+  """The local base model of an adapter, downloaded if it is a hub id.
+
+  Raises:
+    errors.InputError: it cannot be found, or is the adapter itself.
+  """
+  name = str(adapter_lib.read_config(path)["base_model_name_or_path"])
+  beside = path / name
+  try:
+    base = beside if beside.exists() else _resolve(name)
+  except errors.InputError as error:
+    raise errors.InputError(
+      f"{path / adapter_lib.CONFIG}: the base model cannot be opened: {error}"
+    ) from error
+  if base.resolve() == path.resolve():
+    raise errors.InputError(
+      f"{path / adapter_lib.CONFIG}: base_model_name_or_path={name!r} is the"
+      " adapter itself; write its base model there"
+    )
+  return base
 
 
 def _resolve(name: str) -> pathlib.Path:
@@ -175,13 +232,16 @@ def _resolve(name: str) -> pathlib.Path:
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
   """`config.json`, with the generation config's stop tokens where given.
 
-  A .gguf file gives what its config.json would be.
+  A .gguf file gives what its config.json would be, an adapter that of its base
+  model.
 
   Raises:
     errors.InputError: there is none, or it is damaged.
   """
   if directory.is_file():
     return gguf_lib.read_gguf_config(directory)
+  if is_adapter(directory):
+    return read_config(base_of(directory))
   path = directory / "config.json"
   if not path.is_file():
     found = sorted(p.name for p in directory.glob("*.gguf"))

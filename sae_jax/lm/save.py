@@ -203,12 +203,13 @@ def _write_tokenizer(
   path: pathlib.Path,
   tokenizer: tokenizer_lib.Tokenizer | None,
 ) -> None:
-  if tokenizer is None and lm.path.is_file():
+  place = load_lib.tokenizer_path(lm.path)
+  if tokenizer is None and place.is_file():
     tokenizer = lm.tokenizer  # of a .gguf
   if tokenizer is not None:
     tokenizer.fast.save_pretrained(path)
     return
   for name in _COPIED:
-    source = lm.path / name
+    source = place / name
     if source.is_file() and source != path / name:
       shutil.copyfile(source, path / name)

@@ -41,19 +41,23 @@ class Source(Protocol):
 
 
 class SafetensorsSource:
-  """Every `*.safetensors` of a directory, memory-mapped.
+  """Every `*.safetensors` of a directory (or just `files`), memory-mapped.
 
   Raises:
     errors.InputError: no such files, a damaged header, or a file of the index
       that is not there.
   """
 
-  def __init__(self, directory: str | pathlib.Path):
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    files: Sequence[pathlib.Path] | None = None,
+  ):
     self._directory = pathlib.Path(directory)
     self._entries: dict[
       str, tuple[pathlib.Path, int, str, tuple[int, ...]]
     ] = {}
-    for path in safetensors_files(self._directory):
+    for path in files or safetensors_files(self._directory):
       self._read_header(path)
 
   def _read_header(self, path: pathlib.Path):

@@ -126,7 +126,7 @@ def load_decoder(
     errors.InputError: a tensor is missing, has another shape than the config
       says, or belongs to a block but not to what the config describes.
   """
-  find = functools.partial(_find, names=source.names(), place=place)
+  find = functools.partial(find_name, names=source.names(), place=place)
   table = layout_lib.layout(config)
   used: set[str] = set()
 
@@ -160,10 +160,13 @@ def load_decoder(
   return decoder
 
 
-def _find(name: str, *, names: set[str], place: str) -> str:
+def find_name(name: str, *, names: set[str], place: str) -> str:
   """The stored spelling of a Hugging Face name.
 
   Checkpoints of multimodal models and of bare trunks add or drop a prefix.
+
+  Raises:
+    errors.InputError: it is not among `names`.
   """
   spellings = [name, f"language_model.{name}"]
   if name.startswith("model."):
