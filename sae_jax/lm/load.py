@@ -126,7 +126,7 @@ def load_lm(
   if dtype not in (jnp.bfloat16, jnp.float32):
     raise errors.InputError(f"dtype={dtype}: give bfloat16 or float32")
   path = _resolve(str(path_or_hub_id))
-  raw, source, weights_hash = _open(path)
+  raw, source, identity = _open(path)
   place = str(path if path.is_file() else path / "config.json")
   config = config_lib.from_hf(raw, place=place)
   if layers is not None and not 0 <= layers <= config.num_layers:
@@ -144,8 +144,17 @@ def load_lm(
     mesh=mesh,
     source=str(path_or_hub_id),
     path=path,
-    weights_hash=weights_hash,
+    weights_hash=identity,
   )
+
+
+def weights_hash(path_or_hub_id: str | pathlib.Path) -> str:
+  """The `weights_hash` that `load_lm` would give, without loading weights.
+
+  Raises:
+    errors.InputError: nothing there, or not a model.
+  """
+  return _open(_resolve(str(path_or_hub_id)))[2]
 
 
 def _open(path: pathlib.Path) -> tuple[dict[str, Any], source_lib.Source, str]:
@@ -160,16 +169,16 @@ def _open(path: pathlib.Path) -> tuple[dict[str, Any], source_lib.Source, str]:
     files = source_lib.safetensors_files(path)
     source = source_lib.SafetensorsSource(path)
     return raw, source, source_lib.hash_files(files)
-  raw, base, base_hash = _open(base_of(path))
+  raw, base, of_base = _open(base_of(path))
   merged = adapter_lib.MergedSource(
     base, path, transposed=raw.get("model_type") == "gpt2"
   )
-  identity = {
-    "base": base_hash,
+  parts = {
+    "base": of_base,
     "adapter": source_lib.hash_files([path / adapter_lib.WEIGHTS]),
     "scales": {name: c.scale for name, c in merged.corrections.items()},
   }
-  return raw, merged, artifacts.hash_json(identity)
+  return raw, merged, artifacts.hash_json(parts)
 
 
 def is_adapter(path: pathlib.Path) -> bool:

@@ -1,0 +1,194 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""JSONL files of prompts and completions, as tokens.
+
+Every line is `{"prompt": text}` or `{"messages": [...]}` with one field per
+kind of completion; mistakes are named by file and line.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sae_jax import errors
+from sae_jax.lm import records as records_lib
+from sae_jax.lm import tokenizer as tokenizer_lib
+from sae_jax.posttrain import config as config_lib
+from sae_jax.posttrain import data
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A prompt and two responses to it, as token ids."""
+
+  prompt: tuple[int, ...]
+  behaviour: tuple[int, ...]
+  contrast: tuple[int, ...]
+
+
+def examples(
+  config: config_lib.DataConfig,
+  tokenizer: tokenizer_lib.Tokenizer,
+  positions: int = 0,
+) -> list[data.Example]:
+  """What a run learns, in the file's order.
+
+  Args:
+    config: the file and how it is read.
+    tokenizer: the model's.
+    positions: the most tokens that the model can take; 0: no limit.
+
+  Raises:
+    errors.InputError: the file cannot be read, a line is wrong or too long, or
+      there is nothing to learn in it.
+  """
+  limit = min(config.max_length, positions or config.max_length)
+  found = []
+  for place, record in _records(config.path, config.topics, config.limit):
+    messages, text = _completion(record, config.completion, place)
+    prompt = _prompt({**record, "messages": messages}, place, config, tokenizer)
+    completion = tokenizer.encode(text, add_bos=False)
+    if config.stop and tokenizer.eos_id is not None:
+      completion = [*completion, tokenizer.eos_id]
+    length = len(prompt) + len(completion)
+    if length > limit:
+      raise errors.InputError(
+        f"{place}: {len(prompt)} tokens of prompt and {len(completion)} of"
+        f" {config.completion!r} are {length}, more than"
+        + (
+          f" data.max_length={limit}; raise it or shorten the line"
+          if limit == config.max_length
+          else f" the model's {limit} positions; shorten the line"
+        )
+      )
+    if not prompt:
+      raise errors.InputError(
+        f"{place}: the prompt has no tokens; write at least one word"
+      )
+    found.append(
+      data.Example(
+        (*prompt, *completion),
+        (False,) * len(prompt) + (True,) * len(completion),
+      )
+    )
+  if not found:
+    raise errors.InputError(_nothing(config.path, config.topics))
+  return found
+
+
+def pairs(
+  config: config_lib.EvalConfig,
+  like: config_lib.DataConfig,
+  tokenizer: tokenizer_lib.Tokenizer,
+) -> list[Pair]:
+  """The records that have both kinds of response.
+
+  Args:
+    config: the file.
+    like: says how prompts become tokens.
+    tokenizer: the model's.
+
+  Raises:
+    errors.InputError: the file cannot be read, a line is wrong, or none has
+      both fields.
+  """
+  found = []
+  fields = (config.behaviour, config.contrast)
+  for place, record in _records(config.path, config.topics, config.limit):
+    if any(record.get(field) is None for field in fields):
+      continue
+    prompt = _prompt(record, place, like, tokenizer)
+    responses = [
+      tuple(tokenizer.encode(_text(record, field, place), add_bos=False))
+      for field in fields
+    ]
+    found.append(Pair(tuple(prompt), *responses))
+  if not found:
+    raise errors.InputError(
+      f"{_nothing(config.path, config.topics)} with both {fields[0]!r} and"
+      f" {fields[1]!r}; name its fields in eval.behaviour and eval.contrast"
+    )
+  return found
+
+
+def _nothing(path: str, topics: Sequence[str]) -> str:
+  of = f" of topics {', '.join(topics)}" if topics else ""
+  return f"{path}: there are no records{of} in it"
+
+
+def _records(
+  path: str, topics: Sequence[str], limit: int
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise errors.InputError(f"{path}: no such file; give a JSONL file")
+  count = 0
+  for place, record in records_lib.read(file, "jsonl"):
+    if not isinstance(record, Mapping):
+      raise errors.InputError(
+        f'{place}: not a JSON object; write {{"prompt": "…", …}}'
+      )
+    if topics and str(record.get("topic", "")) not in topics:
+      continue
+    yield place, record
+    count += 1
+    if count == limit:
+      return
+
+
+def _completion(
+  record: Mapping[str, Any], field: str, place: str
+) -> tuple[Any, str]:
+  """The messages of the prompt (None: there are none) and the completion."""
+  messages = record.get("messages")
+  if record.get(field) is None and isinstance(messages, list) and messages:
+    last = messages[-1]
+    if isinstance(last, Mapping) and last.get("role") == "assistant":
+      return messages[:-1], _text(last, "content", place)
+  return messages, _text(record, field, place)
+
+
+def _text(record: Mapping[str, Any], field: str, place: str) -> str:
+  value = record.get(field)
+  if not isinstance(value, str) or not value:
+    have = ", ".join(sorted(map(str, record))) or "none"
+    shown = "missing" if value is None else repr(value)
+    raise errors.InputError(
+      f"{place}: the field {field!r} is {shown}; it must be some text (fields"
+      f" here: {have})"
+    )
+  return value
+
+
+def _prompt(
+  record: Mapping[str, Any],
+  place: str,
+  config: config_lib.DataConfig,
+  tokenizer: tokenizer_lib.Tokenizer,
+) -> list[int]:
+  messages = record.get("messages")
+  if messages is None:
+    text = _text(record, "prompt", place)
+    chat = tokenizer.has_chat_template if config.chat is None else config.chat
+    if not chat:
+      return tokenizer.encode(text)
+    messages = [{"role": "user", "content": text}]
+  if not isinstance(messages, list) or not all(map(_is_message, messages)):
+    raise errors.InputError(
+      f'{place}: "messages" is no list of {{"role": "…", "content": "…"}}'
+    )
+  if config.system:
+    messages = [{"role": "system", "content": config.system}, *messages]
+  try:
+    return tokenizer.apply_chat(messages, add_generation_prompt=True)
+  except errors.InputError as error:
+    raise errors.InputError(f"{place}: {error}") from error
+
+
+def _is_message(value: Any) -> bool:
+  return (
+    isinstance(value, Mapping)
+    and isinstance(value.get("role"), str)
+    and isinstance(value.get("content"), str)
+  )
