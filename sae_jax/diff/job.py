@@ -22,13 +22,10 @@ from sae_jax.diff import (
   attribution,
   capture,
   cards,
-  delta,
   frozen,
   lens,
   linear,
-  match,
   results,
-  stagewise,
   table,
 )
 from sae_jax.diff import config as config_lib
@@ -40,9 +37,6 @@ from sae_jax.lm import hooks as hooks_lib
 _METHODS = {
   "frozen": frozen,
   "attribution": attribution,
-  "delta": delta,
-  "stagewise": stagewise,
-  "match": match,
   "lens": lens,
   "linear": linear,
 }
