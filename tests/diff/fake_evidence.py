@@ -122,9 +122,9 @@ def make_dictionary(latents=24, d_model=8, k=4, seed=0) -> sae.Sae:
   w_FD /= np.linalg.norm(w_FD, axis=1, keepdims=True)
   return sae.make_sae(
     sae.Params(
-      w_enc_FD=jnp.asarray(w_FD + 0.05 * rng.standard_normal(w_FD.shape)).astype(
-        jnp.float32
-      ),
+      w_enc_FD=jnp.asarray(
+        w_FD + 0.05 * rng.standard_normal(w_FD.shape)
+      ).astype(jnp.float32),
       w_dec_FD=jnp.asarray(w_FD),
       b_enc_F=jnp.asarray(0.1 * rng.standard_normal(latents), jnp.float32),
       b_dec_D=jnp.asarray(0.1 * rng.standard_normal(d_model), jnp.float32),
@@ -140,7 +140,9 @@ def make_config(*arms: config_lib.Arm, **fields) -> config_lib.DiffConfig:
     arms=arms or (config_lib.Arm(name="bad", store="/stores/bad"),),
     sae="/sae",
     methods=("frozen",),
-    statistics=config_lib.StatisticsConfig(**{"top": 5, **statistics}),
+    statistics=config_lib.StatisticsConfig(
+      **{"resamples": 200, "top": 5, **statistics}
+    ),
     **fields,
   )
 

@@ -131,9 +131,7 @@ def test_a_killed_sum_goes_on_and_ends_the_same(
   assert started == [3]  # the second time it is read back
   if function == "latent_sums":
     for name in ("sums_GF", "fires_GF", "squares_F", "largest_F"):
-      np.testing.assert_array_equal(
-        getattr(found, name), getattr(wanted, name)
-      )
+      np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
     assert [p.name for p in problem.work.iterdir()] == ["latents.base"]
   else:
     np.testing.assert_array_equal(found, wanted)
