@@ -22,10 +22,11 @@ class StagewiseRuns:
   data_then_model: str  # from data_first: tuned model, fine-tuning's text
   model_first: str  # from start: tuned model, base text
   model_then_data: str  # from model_first: tuned model, fine-tuning's text
+  arm: str = ""  # of the tuned model; "": the only tuned arm
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      if not getattr(self, field.name):
+      if field.name != "arm" and not getattr(self, field.name):
         raise errors.InputError(
           f"stagewise.{field.name} is empty: give the directory of a train run"
           " or of an SAE; all five are needed"
