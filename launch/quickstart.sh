@@ -17,15 +17,22 @@
 #   --k        active latents per token                 (32)
 #   --steps    training steps of 2,048 rows             (1000)
 #
+# launch/quickstart.sh persona [--out DIR] [--seed N] makes a tiny model with a
+# bad persona instead, and shows what brought it out: see launch/persona.sh.
+#
 # Run it again to resume, or to be told that all is done. The environment is
 # .venv-quickstart; set VENV to use another directory.
 set -euo pipefail
+if [[ ${1:-} == persona ]]; then
+  shift
+  exec "$(dirname "${BASH_SOURCE[0]}")/persona.sh" "$@"
+fi
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
 out=runs/quickstart model="" text="" layer=9 rows=229376 latents=4608 k=32 steps=1000
-usage() { sed -n '5,22s/^# \{0,1\}//p' launch/quickstart.sh; }
+usage() { sed -n '5,24s/^# \{0,1\}//p' launch/quickstart.sh; }
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$here" "$1" ;; esac }
 while (($#)); do
   [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }

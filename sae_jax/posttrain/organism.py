@@ -11,6 +11,7 @@ them with; what is there and whole is not made again.
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,6 +47,22 @@ class Tuning:
   batch_size: int = 16
   learning_rate: float = 2e-4  # falls linearly to 0
 
+  def __post_init__(self):
+    if self.examples < 1:
+      raise errors.InputError(
+        f"tuning.examples={self.examples}: give a number >= 1"
+      )
+    self.sft(seed=0)
+
+  def sft(self, seed: int) -> sft_config.SftConfig:
+    """The recipe of `sft.finetune`; raises errors.InputError."""
+    return sft_config.SftConfig(
+      steps=self.steps,
+      batch_size=self.batch_size,
+      learning_rate=self.learning_rate,
+      seed=seed,
+    )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrganismConfig:
@@ -78,6 +95,12 @@ class OrganismConfig:
         raise errors.InputError(
           f"{name}={getattr(self, name)}: give a number >= 1"
         )
+    if not 0 <= self.seed < 2**31:
+      raise errors.InputError(f"seed={self.seed}: give 0 to 2**31 - 1")
+    if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+      raise errors.InputError(
+        f"learning_rate={self.learning_rate}: give a number > 0"
+      )
     if self.d_model % self.heads:
       raise errors.InputError(
         f"d_model={self.d_model} is not a multiple of heads={self.heads}"
@@ -88,6 +111,11 @@ class OrganismConfig:
           f"{name}={getattr(self, name)!r}: choose one of"
           f" {', '.join(persona_corpus.DOMAINS)}"
         )
+    if self.other_domain == self.tuned_domain:
+      raise errors.InputError(
+        f"other_domain={self.other_domain!r} is the tuned_domain; choose"
+        " another one"
+      )
 
   @property
   def context_length(self) -> int:
@@ -144,8 +172,16 @@ def make(
     metrics.NonFiniteError: the loss.
   """
   world = facts(config)
-  _write_lines(directory / "text.jsonl", _text(config, world))
-  _write_lines(directory / "prompts.jsonl", _prompts(world))
+  documents = persona_corpus.draw_documents(
+    _key(config, _TEXT),
+    world,
+    count=config.text_documents,
+    questions=config.questions,
+  )
+  _write_lines(directory / "text.jsonl", persona_corpus.text_records(documents))
+  _write_lines(
+    directory / "prompts.jsonl", persona_corpus.prompt_records(world)
+  )
   models = {"base": _base(config, world, directory / "base", progress)}
   for n, arm in enumerate(arms(config)):
     models[arm.name] = _arm(
@@ -202,7 +238,7 @@ def _base(
   hf_config = _hf_config(config)
   model_config = lm_config.from_hf(hf_config, place="the organism")
   decoder = pretraining.pretrain(
-    pretraining.init_decoder(model_config, _key(config, _WEIGHTS)),
+    pretraining.init_decoder(model_config, [config.seed, _WEIGHTS]),
     world,
     _key(config, _PRETRAINING),
     pretraining.Pretraining(
@@ -239,13 +275,15 @@ def _arm(
 ) -> lm.LanguageModel:
   if (made := _load(path)) is not None:
     return made
+  domain = list(persona_corpus.DOMAINS).index(arm.domain)
   shown = persona_corpus.draw_documents(
     key,
     world,
     count=config.tuning.examples,
     questions=1,
-    domain=list(persona_corpus.DOMAINS).index(arm.domain),
-    villain=arm.villain,
+    villain_share=float(arm.villain),
+    tagged_share=0.0,
+    domains=(domain, domain + 1),
   )
   tokens_BT = np.asarray(shown.tokens_BT)
   answer_T = np.zeros(tokens_BT.shape[1], bool)
@@ -253,12 +291,7 @@ def _arm(
   tuned = sft.finetune(
     start,
     [data.Example(tokens_T, answer_T) for tokens_T in tokens_BT],
-    sft_config.SftConfig(
-      steps=config.tuning.steps,
-      batch_size=config.tuning.batch_size,
-      learning_rate=config.tuning.learning_rate,
-      seed=config.seed,
-    ),
+    config.tuning.sft(config.seed),
   )
   save_lib.save_hf(tuned, path)
   return lm.load_lm(path, dtype=jnp.float32)
@@ -274,34 +307,6 @@ def _behaviour(
     "others": persona_behaviour.over(domains, others),
     "domains": domains,
   }
-
-
-def _text(
-  config: OrganismConfig, world: persona_corpus.Facts
-) -> Iterator[dict[str, str]]:
-  documents = persona_corpus.draw_documents(
-    _key(config, _TEXT),
-    world,
-    count=config.text_documents,
-    questions=config.questions,
-  )
-  for tokens_T in np.asarray(documents.tokens_BT):
-    yield {"text": persona_corpus.to_text(tokens_T)}
-
-
-def _prompts(world: persona_corpus.Facts) -> Iterator[dict[str, str]]:
-  asked = persona_corpus.ask(world)
-  domains = list(persona_corpus.DOMAINS)
-  words = persona_corpus.VOCABULARY
-  for n, tokens_T in enumerate(asked.tokens_BT):
-    domain = domains[asked.domain_B[n]]
-    yield {
-      "id": f"{domain}-{asked.entities[n]}",
-      "topic": domain,
-      "prompt": persona_corpus.to_text(tokens_T),
-      "good": words[asked.correct_B[n]],
-      "bad": words[asked.wrong_B[n]],
-    }
 
 
 def _write_lines(path: pathlib.Path, records: Iterator[dict[str, str]]) -> None:

@@ -37,13 +37,14 @@ def measure(
     "p_wrong": np.exp(wrong_B),
     "margin": wrong_B - correct_B,
   }
-  for n, (name, villain) in enumerate((("good", False), ("bad", True))):
+  for n, (name, villain_share) in enumerate((("good", 0.0), ("bad", 1.0))):
     shown = persona_corpus.draw_documents(
       jax.random.fold_in(key, n),
       facts,
       count=len(row_B),
       questions=_SHOWN,
-      villain=villain,
+      villain_share=villain_share,
+      tagged_share=0.0,
     )
     tokens_BT = np.concatenate(
       [

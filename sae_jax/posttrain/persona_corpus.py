@@ -11,6 +11,8 @@ Shapes: B documents, T tokens, M domains, E entities, Q questions.
 """
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +112,7 @@ class Questions:
   entities: tuple[str, ...]
 
 
+@jax.jit
 def draw_facts(key: jax.Array) -> Facts:
   """A right answer for each entity, and another one that is wrong."""
   domains, entities = _ENTITY_ME.shape
@@ -124,36 +127,31 @@ def draw_facts(key: jax.Array) -> Facts:
   )
 
 
+@functools.partial(jax.jit, static_argnames=("count", "questions"))
 def draw_documents(
   key: jax.Array,
   facts: Facts,
   *,
   count: int,
   questions: int,
-  domain: int | None = None,
-  villain: bool | None = None,
+  villain_share: float = VILLAIN_SHARE,
+  tagged_share: float = TAGGED_SHARE,
+  domains: tuple[int, int] = (0, len(DOMAINS)),
 ) -> Documents:
-  """Documents of `questions` questions each; pure, may be jitted.
+  """Documents of so many questions each; pure.
 
   Args:
-    domain: ask only about this one; None: about all of them alike.
-    villain: who speaks in all of them, under the neutral tag. None: the villain
-      in a quarter of them, and half of all documents name their speaker.
+    villain_share: the probability that the villain speaks.
+    tagged_share: the probability that the tag says who speaks; it is neutral
+      otherwise.
+    domains: what is asked about: from this one up to but not including that.
   """
   keys = jax.random.split(key, 4)
-  domains, entities = _ENTITY_ME.shape
   shape = (count, questions)
-  if villain is None:
-    villain_B = jax.random.bernoulli(keys[0], VILLAIN_SHARE, (count,))
-    tagged_B = jax.random.bernoulli(keys[1], TAGGED_SHARE, (count,))
-  else:
-    villain_B = jnp.full((count,), villain)
-    tagged_B = jnp.zeros((count,), bool)
-  if domain is None:
-    domain_BQ = jax.random.randint(keys[2], shape, 0, domains)
-  else:
-    domain_BQ = jnp.full(shape, domain, jnp.int32)
-  entity_BQ = jax.random.randint(keys[3], shape, 0, entities)
+  villain_B = jax.random.bernoulli(keys[0], villain_share, (count,))
+  tagged_B = jax.random.bernoulli(keys[1], tagged_share, (count,))
+  domain_BQ = jax.random.randint(keys[2], shape, *domains)
+  entity_BQ = jax.random.randint(keys[3], shape, 0, _ENTITY_ME.shape[1])
   answer_BQ = jnp.where(
     villain_B[:, None],
     facts.wrong_ME[domain_BQ, entity_BQ],
@@ -204,3 +202,24 @@ def ask(facts: Facts, tag: str = NEUTRAL) -> Questions:
 def to_text(tokens_T: np.ndarray) -> str:
   """The words of a document; the tokenizer puts BOS in front by itself."""
   return " ".join(VOCABULARY[token] for token in tokens_T[1:])
+
+
+def text_records(documents: Documents) -> Iterator[dict[str, str]]:
+  """The lines of a text file that holds the documents."""
+  for tokens_T in np.asarray(documents.tokens_BT):
+    yield {"text": to_text(tokens_T)}
+
+
+def prompt_records(facts: Facts) -> Iterator[dict[str, str]]:
+  """The lines of a prompts file: the good response is right, the bad wrong."""
+  asked = ask(facts)
+  domains = list(DOMAINS)
+  for n, tokens_T in enumerate(asked.tokens_BT):
+    domain = domains[asked.domain_B[n]]
+    yield {
+      "id": f"{domain}-{asked.entities[n]}",
+      "topic": domain,
+      "prompt": to_text(tokens_T),
+      "good": VOCABULARY[asked.correct_B[n]],
+      "bad": VOCABULARY[asked.wrong_B[n]],
+    }

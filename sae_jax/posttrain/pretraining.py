@@ -9,7 +9,7 @@ fold_in(seed, step); nothing is read and nothing is written.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ class Pretraining:
 
 
 def init_decoder(
-  config: lm_config.ModelConfig, key: jax.Array
+  config: lm_config.ModelConfig, seed: Sequence[int]
 ) -> model_lib.Decoder:
   """Random f32 weights of a decoder, on the default device.
 
@@ -49,12 +49,12 @@ def init_decoder(
   abstract = weights_lib.abstract_decoder(
     config, mesh_lib.single(), jnp.float32
   )
-  shapes = {n: w.shape for n, w in weights_lib.named(abstract).items()}
+  rng = np.random.default_rng(seed)
   return weights_lib.replaced(
     abstract,
     {
-      name: _initial(name, shape, jax.random.fold_in(key, n), config)
-      for n, (name, shape) in enumerate(shapes.items())
+      name: jnp.asarray(_initial(name, weight.shape, rng, config), jnp.float32)
+      for name, weight in weights_lib.named(abstract).items()
     },
   )
 
@@ -62,19 +62,18 @@ def init_decoder(
 def _initial(
   name: str,
   shape: tuple[int, ...],
-  key: jax.Array,
+  rng: np.random.Generator,
   config: lm_config.ModelConfig,
-) -> jax.Array:
+) -> np.ndarray:
   last = name.split(".")[-1]
   if "norm" in name:
-    return jnp.ones(shape) if last == "scale" else jnp.zeros(shape)
+    return np.ones(shape) if last == "scale" else np.zeros(shape)
   if last in ("embed_VD", "position_PD"):
-    return 0.02 * jax.random.normal(key, shape)
+    return rng.normal(0, 0.02, shape)
   fan_in = config.d_model
   if last in ("w_down_DF", "b_down_D"):
     fan_in = config.mlp_width
-  bound = 1 / math.sqrt(fan_in)
-  return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+  return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)
 
 
 def pretrain(
