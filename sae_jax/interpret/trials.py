@@ -7,7 +7,13 @@ from weak to strong, and contexts in which it does not fire at all.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Mapping,
+  Sequence,
+)
 from typing import NamedTuple
 
 import jax
@@ -53,7 +59,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-  """The contexts of one latent; no document is in two of the lists.
+  """The contexts of one latent; no document or text is in two of the lists.
 
   Attributes:
     model: whose activations these are: the one in which it fires most often.
@@ -131,16 +137,34 @@ def draw(
     reader.read([p for a, b in places.values() for p in (*a, *b)] + pool)
     for slot, (seen, tests) in places.items():
       taken = {place.document for place in (*seen, *tests)}
-      silent = reader.silent(slot, pool, taken)[:held_out]
+      silent = reader.silent(slot, pool, taken)
+      once = _Once()
       drawn[slot] = Trials(
         latent=int(latents_S[slot]),
         model=name,
         highest=statistics.of(slot)["max"],
-        shown=[reader.sample(slot, place) for place in seen],
-        held_out=[reader.sample(slot, place) for place in tests],
-        silent=[reader.sample(slot, place) for place in silent],
+        shown=once.of(reader.sample(slot, place) for place in seen),
+        held_out=once.of(reader.sample(slot, place) for place in tests),
+        silent=once.of(reader.sample(slot, place) for place in silent)[
+          :held_out
+        ],
       )
   return [drawn[slot] for slot in range(len(latents_S))]
+
+
+class _Once:
+  """Drops contexts whose text came before: corpora repeat themselves."""
+
+  def __init__(self):
+    self._seen: set[tuple[str, ...]] = set()
+
+  def of(self, samples: Iterable[Sample]) -> list[Sample]:
+    kept = []
+    for sample in samples:
+      if tuple(sample.tokens) not in self._seen:
+        self._seen.add(tuple(sample.tokens))
+        kept.append(sample)
+    return kept
 
 
 def _slots(
