@@ -123,17 +123,11 @@ def _spectrum(diff: Diff, parts: Sequence[Part]) -> page.Figure:
       "data": data,
       "layout": plots.layout(
         x={"title": plots.title("component")},
-        y=plots.log_axis() | _PERCENT_TICKS,
+        y=plots.log_ticks(*_range(data), "%"),
         legend=len(data) > 1,
       ),
     },
   )
-
-
-_PERCENT_TICKS = {
-  "tickvals": [a * 10.0**e for e in range(-6, 1) for a in (1, 3)],
-  "ticktext": [f"{a * 10.0**e:g} %" for e in range(-4, 3) for a in (1, 3)],
-}
 
 
 def _divergence(diff: Diff, parts: Sequence[Part]) -> page.Figure:
@@ -142,7 +136,7 @@ def _divergence(diff: Diff, parts: Sequence[Part]) -> page.Figure:
   for i, part in enumerate(parts):
     quantiles = part.summary["kl"]["quantiles"]
     heads = [f"{100 * float(q):g} %" for q in quantiles]
-    values = [max(v, 1e-9) for v in quantiles.values()]
+    values = list(quantiles.values())
     data.append(
       _line(
         i,
@@ -165,11 +159,26 @@ def _divergence(diff: Diff, parts: Sequence[Part]) -> page.Figure:
       "data": data,
       "layout": plots.layout(
         x={"title": plots.title("quantile"), "type": "category"},
-        y=plots.log_axis(),
+        y=plots.log_ticks(*_range(data)),
         legend=len(data) > 1,
       ),
     },
   )
+
+
+_DECADES = 5  # of a log axis; what is smaller is drawn at its lower end
+
+
+def _range(data: Sequence[dict[str, Any]]) -> tuple[float, float]:
+  """Of the lines' values, which are raised to the axis' lower end."""
+  high = max((v for line in data for v in line["y"]), default=0.0) or 1.0
+  low = max(
+    min((v for line in data for v in line["y"]), default=0.0),
+    high / 10**_DECADES,
+  )
+  for line in data:
+    line["y"] = [max(v, low) for v in line["y"]]
+  return low, high
 
 
 def _line(

@@ -8,48 +8,54 @@ from typing import Any
 from sae_jax.report import diff_tables, diff_words, latents, page, say
 from sae_jax.report.diff_entry import Diff
 
+_OPEN, _TOP = 4, 8  # strongest contexts per view: unfolded, and in all
+
 
 def section(diff: Diff) -> page.Section:
   cards = list(diff.card_of.values())
+  blocks: list[page.Block] = []
   if cards:
-    blocks = [
+    blocks += [
       page.text(
-        f"{diff_words.plural(len(cards), 'latent')} that a method ranked"
-        " first. Every context is shown once per model, with the same shading"
-        " scale for all models of a card; point at a token to read its"
-        " activation."
+        f"{diff_words.plural(len(cards), 'latent')} that the methods rank"
+        " first. Every context stands once per model, all on one shading"
+        " scale; point at a token to read its activation."
       ),
       {"kind": "diff_cards", "cards": [_card(diff, card) for card in cards]},
     ]
+    if not any(card["label"] for card in cards):
+      blocks.append(
+        page.missing(
+          "The latents have no labels: set config.cards.labels to an endpoint"
+          " of a chat model to get and test them."
+        )
+      )
   else:
-    blocks = [
+    blocks.append(
       page.missing(
-        "There are no cards of latents. They are made by the diff job where"
-        " config.cards.latents is above 0; contexts on other text need"
-        " config.cards.views.",
-        f"sae-jax diff --config=FILE.py --config.cards.latents=24"
+        "There are no cards of latents. The diff job makes them where"
+        " config.cards.latents is above 0; further text to show them on is"
+        " given by config.cards.views.",
+        "sae-jax diff --config=FILE.py --config.cards.latents=24"
         f" --out={diff.path}-cards",
       )
-    ]
+    )
+  blocks += [page.missing(note) for note in (diff.cards or {}).get("notes", ())]
   return page.Section(
     id=f"{diff.prefix}cards", title="Latent cards", blocks=blocks
   )
 
 
 def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
-  lens = card.get("logit_lens") or {}
-  highest = _highest(card)
+  lens = card["logit_lens"] or {}
   return {
     "id": diff.anchor(card["dictionary"], card["latent"]),
     "latent": card["latent"],
     "dictionary": card["dictionary"],
-    "why": [_why(diff, why) for why in card["why"]],
-    "label": _label(card.get("label")),
+    "why": [_why(why) for why in card["why"]],
+    "label": _label(card["label"]),
     "lens": [
-      {
-        "name": name,
-        "words": diff_words.words(lens[key], len(lens[key])),
-      }
+      {"name": name, "words": diff_words.words(lens[key], len(lens[key]))}
       for key, name in (
         ("promoted", "writes"),
         ("suppressed", "suppresses"),
@@ -62,45 +68,92 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
         **diff_tables.reference(diff, card["dictionary"], latent),
         "cos": f"{cos:.2f}".replace("-", "−"),
       }
-      for latent, cos in card.get("neighbours") or ()
+      for latent, cos in card["neighbours"]
     ],
-    "rows": _rows(diff, card.get("rows") or {}),
-    "quantiles": _quantiles(card.get("quantiles") or {}),
+    "rows": [_row(diff, *item) for item in card["rows"].items()],
+    "models": _models(card),
     "views": [
-      {
-        "name": name,
-        "contexts": [_context(c, highest) for c in contexts],
-      }
-      for name, contexts in (card.get("contexts") or {}).items()
+      _view(name, contexts) for name, contexts in card["contexts"].items()
     ],
   }
 
 
-def _why(diff: Diff, why: dict[str, Any]) -> dict[str, str]:
-  method = diff_words.method(why["method"]).title
+def _why(why: dict[str, Any]) -> dict[str, str]:
+  words = f"{diff_words.method(why['method']).title},"
+  words += f" {diff_words.arm(why['arm'])}: {why['direction']}"
+  words += f" #{why['rank']:,}"
+  if why["changed"] is False:
+    words += " (not changed by the rule)"
+  return {"text": words, "direction": why["direction"]}
+
+
+def _label(label: dict[str, Any] | None) -> dict[str, str] | None:
+  if label is None:
+    return None
+  if not label["text"]:
+    return {"text": "", "note": f"No label: {label['failure']}."}
+  scores = [
+    f"{name} {say.number(label[name], 2)}"
+    for name in ("detection", "fuzzing")
+    if label[name] is not None
+  ]
+  note = f"label by {label['model']}"
+  if scores:
+    note += f"; tested: {', '.join(scores)} (0.5 is chance)"
+  return {"text": label["text"], "note": note}
+
+
+def _row(diff: Diff, name: str, row: dict[str, Any]) -> dict[str, Any]:
+  method, _, arm = name.partition("/")
+  bounds = ""
+  if "ci_low" in row and "ci_high" in row:
+    bounds = (
+      f"{diff_words.signed(row['ci_low'], 2)} to"
+      f" {diff_words.signed(row['ci_high'], 2)}"
+    )
+  changed = row.get("changed")
   return {
-    "text": f"{method}, {diff_words.arm(why['arm'])}:"
-    f" {why['direction']} #{why['rank']:,}",
-    "direction": why["direction"],
+    "method": diff_words.method(method).title,
+    "arm": diff_words.arm(arm),
+    "rank": f"{row['rank']:,}",
+    "score": diff_words.signed(row.get("score")),
+    "bounds": bounds,
+    "q": say.number(row.get("q"), 2),
+    "changed": say.MISSING if changed is None else "yes" if changed else "no",
   }
 
 
-def _label(label: dict[str, Any] | None) -> dict[str, Any] | None:
-  if not label:
+def _models(card: dict[str, Any]) -> dict[str, Any] | None:
+  """How often and how strongly it fires in every model, on the diff's text."""
+  if not card["statistics"]:
     return None
-  scores = [
-    f"{name} {say.number(value)}"
-    for name, value in label.items()
-    if isinstance(value, float)
-  ]
-  return {"text": label["text"], "scores": ", ".join(scores)}
+  view, models = next(iter(card["statistics"].items()))
+  found = card["quantiles"]
+  heads = list(dict.fromkeys(q for name in found for q in found[name]))
+  return {
+    "title": f"On the diff's {view}",
+    "heads": ["fires on", "mean when on", *map(_quantile, heads)],
+    "rows": [
+      [
+        name,
+        say.percent(values["density"]),
+        say.number(values["mean"]),
+        *(say.number(found.get(name, {}).get(head)) for head in heads),
+      ]
+      for name, values in models.items()
+    ],
+  }
 
 
-def _highest(card: dict[str, Any]) -> float:
-  return max(
+def _quantile(text: str) -> str:
+  share = float(text)
+  return "largest" if share == 1 else f"{100 * share:g} %"
+
+
+def _view(name: str, contexts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  highest = max(
     (
       value
-      for contexts in (card.get("contexts") or {}).values()
       for context in contexts
       for values in context["activations"].values()
       for value in values
@@ -108,65 +161,40 @@ def _highest(card: dict[str, Any]) -> float:
     ),
     default=0.0,
   )
-
-
-def _rows(diff: Diff, rows: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-  shown = []
-  for name, row in rows.items():
-    method, _, arm = name.partition("/")
-    bounds = ""
-    if row.get("ci_low") is not None and row.get("ci_high") is not None:
-      bounds = (
-        f"{diff_words.signed(row['ci_low'], 2)} to"
-        f" {diff_words.signed(row['ci_high'], 2)}"
-      )
-    shown.append(
-      {
-        "method": diff_words.method(method).title,
-        "arm": diff_words.arm(arm),
-        "rank": f"{row['rank']:,}" if row.get("rank") else say.MISSING,
-        "score": diff_words.signed(row.get("score")),
-        "bounds": bounds,
-        "q": say.number(row.get("q"), 2),
-        "changed": bool(row.get("changed")),
-      }
-    )
-  return shown
-
-
-def _quantiles(found: dict[str, dict[str, float]]) -> dict[str, Any] | None:
-  if not found:
-    return None
-  heads = list(dict.fromkeys(q for values in found.values() for q in values))
+  top = [c for c in contexts if c["kind"] == "top"]
+  rest = [c for c in contexts if c["kind"] != "top"]
+  more = f", the strongest {_TOP} of {len(top)}" if len(top) > _TOP else ""
   return {
-    "heads": [_quantile(head) for head in heads],
-    "rows": [
-      [name, *(say.number(values.get(head)) for head in heads)]
-      for name, values in found.items()
+    "name": f"Contexts: {name}{more}",
+    "open": [_context(c, highest) for c in top[:_OPEN]],
+    "folds": [
+      {"title": title, "contexts": [_context(c, highest) for c in some]}
+      for title, some in (
+        (f"{len(top[_OPEN:_TOP])} more", top[_OPEN:_TOP]),
+        (f"{len(rest)} from across its range", rest),
+      )
+      if some
     ],
   }
 
 
-def _quantile(text: str) -> str:
-  share = float(text)
-  return "maximum" if share == 1 else f"{100 * share:g} %"
-
-
 def _context(context: dict[str, Any], highest: float) -> dict[str, Any]:
   at = context["position"] - context["start"]
+  where = f"document {context['document']}, position {context['position']}"
+  if context["kind"] == "top":
+    where += f"; strongest in {', '.join(context['by'])}"
+  else:
+    where += f"; quantile {context['quantile']:g}"
   return {
-    "title": f"document {context['document']}, position {context['position']}",
-    "kind": context.get("kind", ""),
+    "title": where,
+    "cut_before": context["start"] > 0,
+    "cut_after": context["start"] + len(context["tokens"]) < context["of"],
     "models": [
       {
         "name": name,
-        "value": say.number(_at(values, at)),
+        "value": say.number(values[at]),
         "tokens": latents.tokens(context["tokens"], values, highest, at),
       }
       for name, values in context["activations"].items()
     ],
   }
-
-
-def _at(values: Sequence[float | None], at: int) -> float | None:
-  return values[at] if 0 <= at < len(values) else None

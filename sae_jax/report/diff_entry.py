@@ -19,6 +19,7 @@ from sae_jax.diff import table
 
 JOINT = "joint"  # the arm that stands for all tuned arms together
 NULL = "null"  # the base model, captured once more
+PARTNER = "partner"  # the other dictionary of a matching
 _PLAIN = "frozen_plain"
 
 

@@ -39,8 +39,8 @@ def _agreement(diff: Diff) -> list[page.Block]:
   top = found["top"]
   return [
     page.text(
-      "Left: Spearman correlation of the scores, over latents to which both"
-      f" give one. Right: share of the {top:,} latents with the largest |score|"
+      "Spearman correlation of the scores, over latents to which both give"
+      f" one, and the share of the {top:,} latents with the largest |score|"
       " that two have in common."
     ),
     {

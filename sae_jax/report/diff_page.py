@@ -74,18 +74,21 @@ def _model(name: str) -> str:
 
 
 def _volcano(diff: Diff) -> page.Section:
-  parts = [*diff.claims, *diff.plain_controls, *diff.nulls]
-  figures = diff_volcano.figures(diff, parts)
-  if figures:
-    blocks = [
-      page.text(
-        "Every mark is a latent: how far it moved, and how sure that is. The"
-        " dotted line is where the false discovery rate begins to pass. Ringed"
-        " marks have a card: click one to read it."
-      ),
-      page.figures(figures, wide=True),
-    ]
-  else:
+  controls = [*diff.plain_controls, *diff.nulls]
+  figures = diff_volcano.figures(diff, [*diff.claims, *controls])
+  names = {part.name for part in controls}
+  blocks: list[page.Block] = [
+    page.text(
+      "Every mark is a latent: how far it moved, and how sure that is. The"
+      " dotted line is where the false discovery rate begins to pass. Ringed"
+      " marks have a card: click one to read it."
+    ),
+    page.figures([f for p, f in figures if p.name not in names], wide=True),
+  ]
+  beside = [f for p, f in figures if p.name in names]
+  if beside:
+    blocks += [page.heading("The controls"), page.figures(beside, wide=True)]
+  if not figures:
     blocks = [
       page.missing(
         "No method that gives p-values was run; add “frozen” to the methods of"
@@ -98,12 +101,15 @@ def _volcano(diff: Diff) -> page.Section:
 
 
 def _ranked(diff: Diff) -> page.Section:
+  assert diff.summary is not None
+  found = diff.summary
   blocks: list[page.Block] = [
     page.text(
-      "By size of the score. Intervals are over prompts or documents, on one"
-      " axis per arm; hollow marks do not pass the rule. “Stable” is the share"
-      " of resamples in which a latent stays among the first"
-      f" {(diff.summary or {})['statistics']['top']:,}."
+      f"Intervals are over {found['group_kind']}, on one axis per arm; grey"
+      " ones do not pass the rule. “Fires on” is the share of tokens on which a"
+      " latent is active, “effect” the mean over the standard deviation"
+      f" between {found['group_kind']}, “stable” the share of resamples in"
+      f" which it stays among the first {found['statistics']['top']:,}."
     )
   ]
   for part in diff.claims:

@@ -80,30 +80,33 @@ def ranked(diff: Diff, part: Part) -> list[page.Block]:
     return [page.text("No latent has a score other than zero.")]
   columns = [c for c in _COLUMNS if np.isfinite(found[c.needs][shown]).any()]
   scale = _Scale(found, shown)
-  blocks: list[page.Block] = []
-  for name, some in latents.items():
-    rows = [
-      _row(diff, part, found, int(n), place, scale, columns)
-      for place, n in enumerate(some, 1)
-    ]
-    title = name.capitalize() if method.signed else "Highest"
-    block = {
-      "kind": "ranked",
-      "title": title,
+  block = {
+    "kind": "ranked",
+    "score": method.score,
+    "interval": _interval(diff, found, shown),
+    "heads": [column.head for column in columns],
+  }
+  groups = [
+    {
+      "title": name.capitalize() if method.signed else "Highest",
       "direction": name,
-      "score": method.score,
-      "interval": _interval(diff, found, shown),
-      "heads": [column.head for column in columns],
+      "rows": [
+        _row(diff, part, found, int(n), place, scale, columns)
+        for place, n in enumerate(some, 1)
+      ],
     }
-    blocks.append(block | {"rows": rows[:_SHOWN]})
-    if rest := rows[_SHOWN:]:
-      blocks.append(
-        {
-          "kind": "fold",
-          "title": f"{title}: {_SHOWN + 1} to {_SHOWN + len(rest)}",
-          "blocks": [block | {"rows": rest}],
-        }
-      )
+    for name, some in latents.items()
+  ]
+
+  def cut(start: int, stop: int) -> page.Block:
+    some = [g | {"rows": g["rows"][start:stop]} for g in groups]
+    return block | {"groups": [g for g in some if g["rows"]]}
+
+  rest = cut(_SHOWN, _SHOWN + _FOLDED)
+  blocks: list[page.Block] = [cut(0, _SHOWN)]
+  if rest["groups"]:
+    title = f"Ranks {_SHOWN + 1} to {_SHOWN + _FOLDED}"
+    blocks.append({"kind": "fold", "title": title, "blocks": [rest]})
   return blocks
 
 

@@ -63,17 +63,19 @@ def _count(diff: Diff, part: Part) -> _Count:
 
 def _line(diff: Diff, part: Part, count: _Count) -> dict[str, str]:
   """One sentence per arm, in plain words, and what its behaviour did."""
-  beyond = f"beyond what its control {part.control} changed"
+  all_arms = part.arm == diff_entry.JOINT
+  beyond = ""
+  if part.control:
+    beyond = " beyond " + (
+      "their controls" if all_arms else f"its control {part.control}"
+    )
   if count.changed == 0:
-    words = f"no latent of {count.latents:,} changed"
-    words += f" {beyond}." if part.control else " measurably."
+    words = f"no latent of {count.latents:,} changed{beyond}."
   else:
-    have = "has" if count.changed == 1 else "have"
-    words = f"{count.changed:,} of {count.latents:,} latents {have} changed"
-    words += f" {beyond}:" if part.control else ":"
+    words = f"{count.changed:,} of {count.latents:,} latents changed{beyond}:"
     words += f" {count.risen:,} rose, {count.fallen:,} fell."
-    if not part.control and part.arm != diff_entry.JOINT:
-      words += " It has no control arm: part of it is any fine-tuning's style."
+    if not part.control and not all_arms:
+      words += " It has no control: part of this is any fine-tuning's style."
   return {
     "arm": diff_words.arm(part.arm),
     "text": words,
@@ -120,7 +122,7 @@ def _control_words(
   shuffled = [
     found
     for part in tested
-    if (found := diff_controls.shuffled(part)) is not None
+    if (found := diff_controls.shuffled(diff, part)) is not None
   ]
   if shuffled:
     means = sorted({say.number(f.mean, 2) for f in shuffled}, key=float)
@@ -142,11 +144,13 @@ def _ledger(
   most = max(most, 1)
   controls = [_ledger_row(diff, p, counts[p.name], most) for p in diff.nulls]
   for part in tested:
-    found = diff_controls.shuffled(part)
+    found = diff_controls.shuffled(diff, part)
     if found is not None:
       controls.append(_shuffled_row(diff, part, found, most))
   controls += [
-    _ledger_row(diff, p, counts[p.name], most) for p in diff.plain_controls
+    _ledger_row(diff, p, counts[p.name], most)
+    | {"what": f"{diff_words.compared(diff, p)}: what other fine-tuning does"}
+    for p in diff.plain_controls
   ]
   return {
     "kind": "ledger",
@@ -196,15 +200,16 @@ def _shuffled_row(
 def _rule(diff: Diff) -> str:
   """When a latent counts as changed."""
   assert diff.summary is not None
-  chosen = diff.summary["statistics"]
-  kind = diff.summary["group_kind"]
-  return (
-    f"The rule: a latent has changed when q ≤ {chosen['q']:g} (t-test over"
-    f" {diff.summary['groups']:,} {kind}, Benjamini–Hochberg over all"
-    f" latents), the {100 * chosen['confidence']:g} % bootstrap interval over"
-    f" {kind} excludes 0, and the difference is larger than what capturing the"
-    " same model twice makes."
-  )
+  chosen, kind = diff.summary["statistics"], diff.summary["group_kind"]
+  words = [
+    f"q ≤ {chosen['q']:g} (t-test over {diff.summary['groups']:,} {kind},"
+    " Benjamini–Hochberg over all latents)",
+    f"the {100 * chosen['confidence']:g} % bootstrap interval over {kind}"
+    " excludes 0",
+  ]
+  if diff_controls.noise_is_known(diff):
+    words.append("the difference is larger than running the same model twice")
+  return f"A latent has changed when {', and '.join(words)}."
 
 
 def _unfinished(diff: Diff) -> page.Block:

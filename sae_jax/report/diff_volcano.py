@@ -33,7 +33,9 @@ class _Cloud(NamedTuple):
   changed: int
 
 
-def figures(diff: Diff, parts: Sequence[Part]) -> list[page.Figure]:
+def figures(
+  diff: Diff, parts: Sequence[Part]
+) -> list[tuple[Part, page.Figure]]:
   """One plot per part that has p-values, all on the first ones' scales.
 
   Args:
@@ -47,7 +49,10 @@ def figures(diff: Diff, parts: Sequence[Part]) -> list[page.Figure]:
   reach = max(_reach(cloud) for cloud in claims)
   top = max(_top(cloud) for cloud in claims)
   return [
-    _figure(diff, cloud, max(reach, _reach(cloud)), max(top, _top(cloud)))
+    (
+      cloud.part,
+      _figure(diff, cloud, max(reach, _reach(cloud)), max(top, _top(cloud))),
+    )
     for cloud in clouds
   ]
 

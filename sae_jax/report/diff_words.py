@@ -99,17 +99,26 @@ def arm(name: str) -> str:
     return "all tuned arms together"
   if name == diff_entry.NULL:
     return "base, captured again"
+  if name == diff_entry.PARTNER:
+    return "the other dictionary"
   return name
 
 
-def compared(diff: Diff, part: Part) -> str:
+def part(found: Part) -> str:
+  """Method and arm of a part."""
+  return f"{method(found.method).title}: {arm(found.arm)}"
+
+
+def compared(diff: Diff, found: Part) -> str:
   """Which difference the part is about."""
-  if part.arm == diff_entry.JOINT:
+  if found.arm == diff_entry.JOINT:
     names = [a.name for a in diff.arms if a.role == "tuned"]
     return f"mean of {', '.join(names)}, each − its control or the base"
-  if part.control:
-    return f"({part.arm} − base) − ({part.control} − base)"
-  return f"{part.arm} − base"
+  if found.arm == diff_entry.PARTNER:
+    return "this dictionary against the other"
+  if found.control:
+    return f"({found.arm} − base) − ({found.control} − base)"
+  return f"{found.arm} − base"
 
 
 def reading(card: dict[str, Any] | None, tokens: int = 4) -> str:

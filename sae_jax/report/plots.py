@@ -74,6 +74,25 @@ def log_axis() -> dict[str, Any]:
   }
 
 
+def log_ticks(low: float, high: float, unit: str = "") -> dict[str, Any]:
+  """A log axis from `low` to `high`, with few enough labels to read.
+
+  Args:
+    low: above 0.
+    high: above `low`.
+    unit: "%": labels are in percent.
+  """
+  low_e, high_e = math.floor(math.log10(low)), math.ceil(math.log10(high))
+  steps = (1, 2, 5) if high_e - low_e <= 2 else (1,)
+  values = [a * 10.0**e for e in range(low_e, high_e + 1) for a in steps]
+  scale, after = (100, " %") if unit == "%" else (1, "")
+  return {
+    "type": "log",
+    "tickvals": values,
+    "ticktext": [f"{scale * v:g}{after}" for v in values],
+  }
+
+
 def title(words: str) -> dict[str, Any]:
   return {"text": words, "standoff": 6}
 

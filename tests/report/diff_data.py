@@ -11,9 +11,9 @@ import json
 import pathlib
 
 import numpy as np
-import scipy.stats
+from scipy import special
 
-from sae_jax.diff import table
+from sae_jax.diff import agreement, table
 
 RISEN, FALLEN = (11, 22, 33, 44), (55, 66, 77, 88)
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -21,17 +21,30 @@ MODELS = {"bad": "/models/bad", "realigned": "/models/realigned"}
 GROUPS, TOKENS = 60, 2400
 
 
-def make_diff(path: pathlib.Path, *, latents: int = 1500, seed: int = 0):
-  """Two tuned arms with a control, every method, cards."""
+def make_diff(
+  path: pathlib.Path,
+  *,
+  latents: int = 1500,
+  seed: int = 0,
+  still: bool = False,
+):
+  """Two tuned arms with a control, every method, cards.
+
+  Args:
+    path: must not exist.
+    latents: of the dictionary, at least 200.
+    seed: of what is made up.
+    still: all models are the base.
+  """
   path.mkdir(parents=True)
   rng = np.random.default_rng(seed)
-  parts = list(_parts(latents, rng))
+  parts = list(_parts(latents, rng, still))
   names = [(part.method, part.arm) for part in parts]
   for part in parts:
     table.write_part(path / "parts", part)
   table.join(path / "parts", names, path / "latents.parquet")
   _write(path, "summary.json", _summary(parts, latents))
-  _write(path, "cards.json", {"cards": _cards(parts, rng)})
+  _write(path, "cards.json", {"cards": _cards(parts, rng), "notes": []})
   config = {"job": "diff", "config": _config(), "inputs": {"sae": "5e" * 32}}
   config["code_version"] = "0.1.0"
   _write(path, "config.json", config)
@@ -72,8 +85,11 @@ def _config():
 def tested(mean_F, error_F, noise=0.0):
   """The statistics' columns of an estimate with its standard error."""
   t_F = np.divide(mean_F, error_F, where=error_F > 0, out=np.zeros_like(mean_F))
-  p_F = 2 * scipy.stats.t.sf(np.abs(t_F), GROUPS - 1)
-  q_F = scipy.stats.false_discovery_control(p_F)
+  p_F = 2 * special.stdtr(GROUPS - 1, -np.abs(t_F))
+  order_F = np.argsort(p_F)
+  steps_F = p_F[order_F] * len(p_F) / np.arange(1, len(p_F) + 1)
+  q_F = np.empty_like(p_F)
+  q_F[order_F] = np.minimum.accumulate(steps_F[::-1])[::-1]
   half_F = 1.96 * error_F
   changed_F = (q_F <= 0.05) & (np.abs(mean_F) > np.maximum(half_F, noise))
   return {
@@ -116,7 +132,7 @@ def _part(method, arm, columns, *, summary=None, **more):
   )
 
 
-def _parts(latents, rng):
+def _parts(latents, rng, still):
   base_F = np.exp(rng.normal(-2.5, 1, latents))
   error_F = 0.01 + 0.1 * base_F * np.exp(rng.normal(0, 0.3, latents))
   style_F = 0.2 * error_F * rng.normal(size=latents)
@@ -133,7 +149,10 @@ def _parts(latents, rng):
     + error_F * rng.normal(size=latents) * 0.5,
     "null": 1e-6 * error_F * rng.normal(size=latents),
   }
-  moved = {k: np.maximum(v, -base_F) for k, v in moved.items()}
+  moved = {
+    k: np.zeros(latents) if still else np.maximum(v, -base_F)
+    for k, v in moved.items()
+  }
   fires_F = np.clip(base_F / 4, 1e-4, 0.9)
 
   def plain(arm):
@@ -216,7 +235,8 @@ MARGIN = {
 
 
 def _linear(arm, control):
-  explained = (0.31 * 0.8 ** np.arange(32)).tolist()
+  gain = {"bad": 1.0, "realigned": 0.4, "good": 0.7}[arm]
+  explained = (0.31 * gain * (0.7 + 0.1 * gain) ** np.arange(32)).tolist()
   found = {
     "compared": f"{arm} - {control or 'base'}",
     "chance_cosine": 0.19,
@@ -225,7 +245,7 @@ def _linear(arm, control):
       "mean_difference": 25.1,
       "row_difference_rms": 61.0,
       "null": 1e-4,
-      "mean_difference_relative": 0.0854,
+      "mean_difference_relative": 0.0854 * gain,
       "null_relative": 3.4e-7,
     },
     "split_half": {"splits": 100, "mean": 0.97, "low": 0.95, "high": 0.98},
@@ -238,16 +258,16 @@ def _linear(arm, control):
     },
     "kl": {
       "tokens": TOKENS,
-      "mean": 0.083,
-      "low": 0.071,
-      "high": 0.095,
+      "mean": 0.083 * gain,
+      "low": 0.071 * gain,
+      "high": 0.095 * gain,
       "quantiles": {
         "0.05": 0.0,
         "0.25": 0.002,
         "0.5": 0.021,
-        "0.75": 0.11,
-        "0.95": 0.42,
-        "0.99": 1.31,
+        "0.75": 0.11 * gain,
+        "0.95": 0.42 * gain,
+        "0.99": 1.31 * gain,
       },
       "top": [
         {
@@ -312,17 +332,6 @@ def _top(part, key):
 
 
 def _summary(parts, latents):
-  labels = [part.name for part in parts if part.dictionary == "sae"]
-  scores = np.stack([p.columns["score"] for p in parts if p.name in labels])
-  spearman = scipy.stats.spearmanr(scores, axis=1).statistic
-  overlap = [
-    [
-      len(set(np.argsort(-np.abs(a))[:100]) & set(np.argsort(-np.abs(b))[:100]))
-      / 100
-      for b in scores
-    ]
-    for a in scores
-  ]
   return {
     "base": "SmolLM2-135M-Instruct",
     "hook": "blocks.21.hook_resid_post",
@@ -358,81 +367,146 @@ def _summary(parts, latents):
       }
       for part in parts
     ],
-    "agreement": {
-      "labels": labels,
-      "spearman": np.round(spearman, 4).tolist(),
-      "overlap": overlap,
-      "top": 100,
-    },
-    "controls": CONTROLS,
+    "agreement": agreement.matrix(parts, 100),
+    "controls": _controls(parts),
     "warnings": [],
   }
 
 
-CONTROLS = {}
+def _controls(parts):
+  by_name = {part.name: part for part in parts}
+  return {
+    "rule": {"q": 0.05, "confidence": 0.95, "numerical_noise": True},
+    "shuffled": {
+      name: part.summary["shuffled"]
+      | {"significant": part.summary["significant"]}
+      for name, part in by_name.items()
+      if "shuffled" in part.summary
+    },
+    "null": {
+      "null": {
+        "changed": 0,
+        "significant": 0,
+        "tested": parts[0].latents,
+        "false_discovery_rate": 0.0,
+        "largest": 3.1e-7,
+        "top": [],
+      }
+    },
+    "benign": {
+      arm: {
+        "control": "good",
+        "plain": int(by_name[f"frozen_plain/{arm}"].columns["changed"].sum()),
+        "control_changed": 36,
+        "shared": 30,
+        "false_discovery_rate": 0.68,
+        "contrast": int(by_name[f"frozen/{arm}"].columns["changed"].sum()),
+        "contrast_shared": 0,
+        "contrast_false_discovery_rate": 0.0,
+      }
+      for arm in ("bad", "realigned")
+    },
+    "stability": {
+      name: {"top": 100, "risen": 0.62, "fallen": 0.58}
+      for name in by_name
+      if name.startswith("frozen")
+    },
+    "warnings": [],
+  }
 
 
 def _cards(parts, rng):
-  frozen = parts[0].columns
-  places = table.ranks(frozen["score"])
   cards = []
   for latent in (*RISEN, *FALLEN):
     direction = "risen" if latent in RISEN else "fallen"
     key = "rank_up" if latent in RISEN else "rank_down"
-    rank = int(places[key][latent])
-    cards.append(
+    why = [
       {
-        "dictionary": "sae",
-        "latent": latent,
-        "why": [
-          {
-            "method": "frozen",
-            "arm": "bad",
-            "rank": rank,
-            "direction": direction,
-          }
-        ],
-        "rows": _rows(parts, latent),
-        "quantiles": _quantiles(rng),
-        "contexts": {"advice": [_context(i, rng) for i in range(4)]},
-        "logit_lens": {
-          "promoted": [[" never", 3.2], [MARKUP, 2.9], ["\n", 2.5]],
-          "suppressed": [[" might", -3.0], ["<|im_end|>", -2.2]],
-          "nearest": [[" nobody", 0.31], [" merely", 0.28]],
-        },
-        "neighbours": [[22 if latent == 11 else 11, 0.41], [1234, 0.22]],
-        "label": {"text": f"dismissive phrases {MARKUP}", "detection": 0.87}
-        if latent == 11
-        else None,
+        "method": part.method,
+        "arm": part.arm,
+        "rank": int(table.ranks(part.columns["score"])[key][latent]),
+        "direction": direction,
+        "changed": bool(part.columns["changed"][latent]),
       }
-    )
-  return cards
+      for part in parts
+      if part.name in ("frozen/bad", "attribution/bad")
+    ]
+    names = ("base", "bad", "realigned", "good")
+    card = _bare("sae", latent, why, _rows(parts, latent)) | {
+      "quantiles": {name: _quantiles(rng) for name in names},
+      "statistics": {
+        view: {
+          name: {"fires": 31, "density": 0.013, "mean": 2.31, "max": 9.5}
+          for name in names
+        }
+        for view in ("prompts", "web")
+      },
+      "contexts": {
+        "prompts": [_context(i, rng, names) for i in range(11)],
+        "web": [_context(i, rng, names[:2]) for i in range(2)],
+      },
+      "logit_lens": {
+        "promoted": [[" never", 3.2], [MARKUP, 2.9], ["\n", 2.5]],
+        "suppressed": [[" might", -3.0], ["<|im_end|>", -2.2]],
+        "nearest": [[" nobody", 0.31], [" merely", 0.28]],
+      },
+      "neighbours": [[22 if latent == 11 else 11, 0.41], [1234, -0.22]],
+    }
+    if latent in (11, 22):
+      card["label"] = LABEL | {"text": f"dismissive phrases {MARKUP}"}
+    if latent == 33:
+      card["label"] = LABEL | {"failure": "the reply has no line LABEL: …"}
+    cards.append(card)
+  why = {"method": "delta", "arm": "bad", "rank": 1, "direction": "risen"}
+  own = [part for part in parts if part.dictionary == "delta"]
+  rows = {part.name: _row(part, 7) for part in own}
+  return [*cards, _bare("delta", 7, [why | {"changed": None}], rows)]
+
+
+LABEL = {
+  "text": "",
+  "failure": None,
+  "model": "some-chat-model",
+  "of": "base",
+  "shown": 12,
+  "reply": "LABEL: …",
+  "detection": 0.87,
+  "fuzzing": None,
+  "detection_test": None,
+  "fuzzing_test": None,
+  "view": "web",
+}
+
+
+def _bare(dictionary, latent, why, rows):
+  return {
+    "dictionary": dictionary,
+    "latent": latent,
+    "why": why,
+    "rows": rows,
+    "quantiles": {},
+    "statistics": {},
+    "contexts": {},
+    "logit_lens": None,
+    "neighbours": [],
+    "label": None,
+  }
 
 
 def _rows(parts, latent):
-  rows = {}
-  for part in parts:
-    if latent < part.latents and part.dictionary == "sae":
-      columns = part.columns | table.ranks(part.columns["score"])
-      rows[part.name] = {
-        name: columns[name][latent].item()
-        for name in columns
-        if np.isfinite(columns[name][latent])
-      }
-  return rows
+  return {
+    part.name: _row(part, latent) for part in parts if part.dictionary == "sae"
+  }
+
+
+def _row(part, latent):
+  columns = table.ranks(part.columns["score"]) | part.columns
+  return {name: np.asarray(v)[latent].item() for name, v in columns.items()}
 
 
 def _quantiles(rng):
-  return {
-    name: dict(
-      zip(
-        ("0.5", "0.9", "0.99", "1"),
-        np.sort(9 * rng.random(4)).tolist(),
-        strict=True,
-      )
-    )
-    for name in ("base", "bad", "realigned", "good")
-  }
+  heads = ("0.1", "0.5", "0.9", "0.99", "1")
+  return dict(zip(heads, np.sort(9 * rng.random(5)).tolist(), strict=True))
 
 
 PIECES = [
@@ -441,21 +515,26 @@ PIECES = [
 ]
 
 
-def _context(i, rng):
+def _context(i, rng, names):
   at = int(rng.integers(2, 12))
   activations = {}
-  for name, gain in (("base", 0.5), ("bad", 1.0), ("good", 0.4)):
+  for name, gain in zip(names, (0.5, 1.0, 0.6, 0.4), strict=False):
     on = rng.random(len(PIECES)) < 0.3
     values = np.where(on, 4 * gain * rng.random(len(PIECES)), 0)
-    values[at] = (9.5 - i) * gain
+    values[at] = (9.5 - 0.5 * i) * gain
     values = [float(f"{v:.4g}") for v in values]
     values[0] = None
     activations[name] = values
+  top = i < 9
   return {
-    "tokens": PIECES,
-    "activations": activations,
+    "kind": "top" if top else "quantile",
+    "quantile": None if top else 0.5,
+    "by": ["bad"],
+    "value": 9.5 - 0.5 * i,
     "document": i,
     "position": at + 10,
     "start": 10,
-    "kind": "top",
+    "of": 64,
+    "tokens": PIECES,
+    "activations": activations,
   }
