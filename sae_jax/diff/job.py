@@ -211,12 +211,16 @@ def _given(
 def _load(
   config: config_lib.DiffConfig, source: str, hook: str, mesh: jax.sharding.Mesh
 ) -> lm.LanguageModel:
-  return lm.load_lm(
-    source,
-    mesh=mesh,
-    dtype=jnp.dtype(config.dtype),
-    layers=hooks_lib.parse(hook).layer + 1,
-  )
+  """A model as far as the hook."""
+  try:
+    return lm.load_lm(
+      source,
+      mesh=mesh,
+      dtype=jnp.dtype(config.dtype),
+      layers=hooks_lib.parse(hook).layer + 1,
+    )
+  except errors.InputError as error:
+    raise errors.InputError(f"{error} (loading what {hook} needs)") from error
 
 
 def _check_tokens(
