@@ -7,6 +7,7 @@ prompts or documents, which are what every resample draws: tokens of one prompt
 are not independent.
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -99,6 +100,12 @@ class Evidence:
 
   def store(self, name: str) -> store_lib.Store:
     return self._stores[name]
+
+  def replaced(self, stores: Mapping[str, store.Store]) -> "Evidence":
+    """The same rows in scope of other stores, paired with these."""
+    found = copy.copy(self)
+    found._stores = dict(stores)
+    return found
 
   def batches(self, name: str, start: int = 0) -> Iterator[Batch]:
     """All rows of a model in order; `zip` of two names is paired."""

@@ -51,6 +51,8 @@ COLUMNS: dict[str, Any] = {
   "decoder_norm": np.float32,
   "cos_mean_difference": np.float32,  # of its decoder row
   "gradient": np.float32,  # decoder row · gradient of the paired margin
+  # Share of the differences' variance that only this latent explains.
+  "explained": np.float32,
   "partner": np.int32,  # the matched latent of the other dictionary
   "partner_cos": np.float32,
   "mutual": bool,  # each is the other's nearest
