@@ -116,6 +116,7 @@ def attributions(problem: problem_lib.Problem, name: str) -> Attributions:
   Raises:
     errors.InputError: no such model or pairs, or a result is not finite.
   """
+  problem.model(name)  # a missing one is named before anything long runs
   evidence, mesh = problem.evidence, problem.mesh
   rows = evidence.group_rows_G.sum()
   mean_D = sums.activation_sums(problem, name).sum(0) / rows
