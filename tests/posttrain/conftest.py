@@ -1,0 +1,20 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A small model on disk, and compilation that is quick."""
+
+import jax
+import pytest
+import sft_model
+
+
+@pytest.fixture(scope="session")
+def llama_path(tmp_path_factory):
+  return sft_model.write(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+  """Halves XLA's compile time, which is most of what these tests take."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
