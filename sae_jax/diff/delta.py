@@ -10,7 +10,6 @@ of its arm, of the matched control and of the base model run again.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +75,7 @@ def part(
   columns = measured.columns | found.columns(arm.name, zero_F)
   if control:
     columns |= found.control_columns(control.name, columns)
-  fitted = delta_fit.fit(view, arm.name)
-  explained = _Explained(view, arm.name, fitted)
+  explained = delta_fit.explained(view, arm.name)
   placed = decoder.place(view)
   columns |= {
     "explained": explained.unique_F,
@@ -97,7 +95,7 @@ def part(
       "latents": dictionary.latents,
       "k": dictionary.k,
       "trained_on_these_rows": same_rows,
-      "variance_explained": explained.share(problem.config.statistics),
+      "variance_explained": explained.share,
       "mean_share": explained.mean_share,
       "never_active": int(np.sum(columns["fires_tuned"] == 0)),
       "warnings": [
@@ -181,46 +179,6 @@ class _Means:
     return sums.latent_sums(self._view, name)
 
 
-class _Explained:
-  """Shares of the variance of an arm's differences about their mean."""
-
-  def __init__(
-    self, view: problem_lib.Problem, name: str, fitted: delta_fit.Fit
-  ):
-    n_G = np.asarray(view.evidence.group_rows_G, np.float64)
-    sums_GD = sums.activation_sums(view, name)
-    self.mean_D = sums_GD.sum(0) / n_G.sum()
-    square = float(self.mean_D @ self.mean_D)
-    self._error_G = fitted.error_G
-    self._spread_G = fitted.square_G - 2 * sums_GD @ self.mean_D + n_G * square
-    total = self._spread_G.sum()
-    self.unique_F = fitted.unique_F / total if total > 0 else fitted.unique_F
-    whole = fitted.square_G.sum()
-    # Of the mean square: what a constant offset alone would explain.
-    self.mean_share = float(n_G.sum() * square / whole) if whole else 0.0
-
-  def share(self, config: config_lib.StatisticsConfig) -> dict[str, Any]:
-    """1 − Σ error / Σ spread, with a bootstrap interval over groups."""
-    total = self._spread_G.sum()
-    if total <= 0:
-      return {"share": None, "ci_low": None, "ci_high": None}
-    groups = len(self._spread_G)
-    rng = np.random.default_rng(config.seed)
-    drawn_RG = rng.multinomial(
-      groups, np.full(groups, 1 / groups), size=config.resamples
-    )
-    spread_R = drawn_RG @ self._spread_G
-    kept_R = spread_R > 0
-    share_R = 1 - (drawn_RG @ self._error_G)[kept_R] / spread_R[kept_R]
-    tail = (1 - config.confidence) / 2
-    low, high = np.quantile(share_R, [tail, 1 - tail])
-    return {
-      "share": float(1 - self._error_G.sum() / total),
-      "ci_low": float(low),
-      "ci_high": float(high),
-    }
-
-
 def _differences(
   problem: problem_lib.Problem, arm: config_lib.Arm, dictionary: sae.Sae
 ) -> problem_lib.Problem:
@@ -292,12 +250,12 @@ def _warnings(
   found = []
   if control is None:
     found.append(
-      f"{arm.name}: no matched control: activations cannot be negative, so every"
-      " latent that fires on any fine-tuning's differences is found"
+      f"{arm.name}: no matched control: activations are never negative, so"
+      " every latent that fires on any fine-tuning's differences is found"
     )
   if same_rows:
     found.append(
-      f"{arm.name}: the delta SAE was trained on these rows, so how well it fits"
-      " them says little about others"
+      f"{arm.name}: the delta SAE was trained on these rows, so how well it"
+      " fits them says little about others"
     )
   return found

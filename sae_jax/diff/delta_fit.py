@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import artifacts, ops, sae
+from sae_jax.diff import config as config_lib
 from sae_jax.diff import problem as problem_lib
+from sae_jax.diff import resampling, sums
 from sae_jax.interpret import on_mesh
 
 _FOLD = 32  # batches between two additions to the host's float64 sums
@@ -39,6 +41,66 @@ class Fit:
   error_G: np.ndarray
   square_G: np.ndarray
   unique_F: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+  """Shares of the variance of differences about their mean.
+
+  Attributes:
+    mean_D: the mean difference.
+    mean_share: its part of the mean square, which a constant would explain.
+    unique_F: what is lost without one latent, the others left as they are.
+    share: of all latents together, with an interval over groups; None where
+      the differences do not vary.
+  """
+
+  mean_D: np.ndarray
+  mean_share: float
+  unique_F: np.ndarray
+  share: dict[str, float | None]
+
+
+def explained(problem: problem_lib.Problem, name: str) -> Explained:
+  """What the dictionary explains of the differences called `name`."""
+  fitted = fit(problem, name)
+  n_G = np.asarray(problem.evidence.group_rows_G, np.float64)
+  sums_GD = sums.activation_sums(problem, name)
+  mean_D = sums_GD.sum(0) / n_G.sum()
+  square = float(mean_D @ mean_D)
+  whole = fitted.square_G.sum()
+  spread_G = fitted.square_G - 2 * sums_GD @ mean_D + n_G * square
+  spread = spread_G.sum()
+  return Explained(
+    mean_D=mean_D,
+    mean_share=float(n_G.sum() * square / whole) if whole else 0.0,
+    unique_F=fitted.unique_F / spread if spread > 0 else fitted.unique_F * 0,
+    share=_share(
+      fitted.error_G[n_G > 0], spread_G[n_G > 0], problem.config.statistics
+    ),
+  )
+
+
+def _share(
+  error_G: np.ndarray,
+  spread_G: np.ndarray,
+  config: config_lib.StatisticsConfig,
+) -> dict[str, float | None]:
+  """1 − Σ error / Σ spread, with a bootstrap interval over groups."""
+  if spread_G.sum() <= 0:
+    return {"share": None, "ci_low": None, "ci_high": None}
+  draws = resampling.draw(config.seed, len(error_G), 1, config.resamples)
+  error_R, spread_R = draws.weight_RG @ error_G, draws.weight_RG @ spread_G
+  kept_R = spread_R > 0
+  tail = (1 - config.confidence) / 2
+  low, high = np.quantile(
+    1 - error_R[kept_R] / spread_R[kept_R], [tail, 1 - tail]
+  )
+  return {
+    "share": float(1 - error_G.sum() / spread_G.sum()),
+    "ci_low": float(low),
+    "ci_high": float(high),
+  }
 
 
 def fit(problem: problem_lib.Problem, name: str) -> Fit:
@@ -72,9 +134,9 @@ def fit(problem: problem_lib.Problem, name: str) -> Fit:
   return found
 
 
-def _add_rows(found: Fit, by_row_2B: jax.Array, group_B: jax.Array) -> None:
+def _add_rows(found: Fit, by_row_2B: jax.Array, groups: jax.Array) -> None:
   error_B, square_B = np.asarray(by_row_2B, np.float64)
-  group_B = np.asarray(group_B)
+  group_B = np.asarray(groups)
   inside_B = group_B >= 0
   for total_G, value_B in (
     (found.error_G, error_B),
