@@ -101,7 +101,7 @@ class Evidence:
   def store(self, name: str) -> store_lib.Store:
     return self._stores[name]
 
-  def replaced(self, stores: Mapping[str, store.Store]) -> "Evidence":
+  def replaced(self, stores: Mapping[str, store_lib.Store]) -> "Evidence":
     """The same rows in scope of other stores, paired with these."""
     found = copy.copy(self)
     found._stores = dict(stores)
