@@ -154,7 +154,7 @@ def _add_latents(
     at_N = group_B[row_N].astype(np.int64) * latents + latent_N
     wide_N = value_N.astype(np.float64)
     np.add.at(sums, at_N, wide_N)
-    np.add.at(fires, at_N, 1)
+    np.add.at(fires, at_N, np.int32(1))
     np.add.at(squares_F, latent_N, wide_N**2)
     np.maximum.at(largest_F, latent_N, value_N)
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums by group are those of float64, on any mesh, after any kill."""
 
+import tracemalloc
+
 import fake_evidence as fake
 import ml_dtypes
 import numpy as np
@@ -170,3 +172,26 @@ def test_totals(tmp_path):
     sums.total(found.fires_GF), np.asarray(found.fires_GF).sum(0)
   )
   assert sums.total(found.sums_GF).dtype == np.float64
+
+
+@pytest.mark.slow
+def test_the_host_holds_batches_and_not_the_sums(tmp_path):
+  latents, groups, rows = 100_000, 64, 1024
+  rng = np.random.default_rng(0)
+  problem = fake.make_problem(
+    tmp_path / "work",
+    {"base": rng.standard_normal((rows, 4))},
+    rng.integers(0, groups, rows),
+    dictionary=fake.make_dictionary(latents=latents, d_model=4, k=16),
+    batch_rows=512,
+  )
+  tracemalloc.start()
+  found = sums.latent_sums(problem, "base")
+  share_F = sums.total(found.fires_GF) / rows
+  top = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert share_F.sum() == pytest.approx(16, rel=0.5)
+  files = sum(path.stat().st_size for path in problem.work.rglob("*.npy"))
+  assert files > 12 * groups * latents
+  # A few columns [F] and batches of [512, 16]; the sums would be 77 MB.
+  assert top < 8 * latents * 8 + 64 * 512 * 16 + 4e6
