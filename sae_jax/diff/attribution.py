@@ -69,8 +69,8 @@ def part(problem: problem_lib.Problem, name: str) -> table.Part:
   summary = measured.summary | {
     "model": name,
     "pairs": int(weight_G.sum()),
-    "behaviour": problem.prompts.behaviour,
-    "contrast": problem.prompts.contrast,
+    "behaviour": pairs.given(problem).behaviour,
+    "contrast": pairs.given(problem).contrast,
     "margin": _margins(problem, name, found.margin_G, groups),
     "gradient_length": float(np.linalg.norm(gradient_D)),
   }
@@ -240,9 +240,8 @@ def _margins(
     1,
     problem.config.statistics,
   )
-  topics = [
-    {problem.prompts.prompts[i].topic for i in members} for members in groups
-  ]
+  prompts = pairs.given(problem).prompts
+  topics = [{prompts[i].topic for i in members} for members in groups]
   return found | {
     "base": float(_mean(base_G, weight_G)),
     "shift": float(shift["score"][0]),

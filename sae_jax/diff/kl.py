@@ -50,12 +50,7 @@ def measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
 
 
 def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
-  if problem.prompts is None:
-    raise errors.InputError(
-      "KL divergence runs the models on prompts, but none are given; set"
-      " prompts=PromptsConfig(path=…)"
-    )
-  sequences = problem.prompts.sequences(problem.config.scope)
+  sequences = pairs.given(problem).sequences(problem.config.scope)
   base, tuned = problem.model("base"), problem.model(name)
   if base.config.vocab_size != tuned.config.vocab_size:
     raise errors.InputError(
@@ -144,7 +139,7 @@ def _summary(
       " lower skip_positions"
     )
   if not np.isfinite(kl_N).all():
-    worst = problem.prompts.prompts[
+    worst = pairs.given(problem).prompts[
       sequences[sequence_N[np.argmin(np.isfinite(kl_N))]].prompt
     ]
     raise errors.InputError(
@@ -197,7 +192,7 @@ def _shown(problem, model, sequence, at, kl, word: int) -> dict[str, Any]:
   after = sequence.tokens[at + 1 : at + 2]
   return {
     "kl": float(kl),
-    "prompt": problem.prompts.prompts[sequence.prompt].id,
+    "prompt": pairs.given(problem).prompts[sequence.prompt].id,
     "position": int(at),
     "tokens": pieces(list(sequence.tokens[start : at + 1])),
     "next": pieces(list(after))[0] if after else None,

@@ -43,6 +43,20 @@ class PairBatch:
 Compute = Callable[[lm.LanguageModel, PairBatch], jax.Array]
 
 
+def given(problem: problem_lib.Problem) -> prompts_lib.Prompts:
+  """The prompts.
+
+  Raises:
+    errors.InputError: there are none.
+  """
+  if problem.prompts is None:
+    raise errors.InputError(
+      "this method runs the models on prompts, but none are given; set"
+      " prompts=PromptsConfig(path=…), or leave the method out"
+    )
+  return problem.prompts
+
+
 def group_pairs(problem: problem_lib.Problem) -> list[np.ndarray]:
   """The prompts with both responses, by group; groups without any left out.
 
@@ -52,12 +66,7 @@ def group_pairs(problem: problem_lib.Problem) -> list[np.ndarray]:
   Raises:
     errors.InputError: there are no prompts, or none has both responses.
   """
-  prompts = problem.prompts
-  if prompts is None:
-    raise errors.InputError(
-      "this method needs prompts with two responses, but no prompts are given;"
-      " set prompts=PromptsConfig(path=…), or leave the method out"
-    )
+  prompts = given(problem)
   if not prompts.pairs:
     raise errors.InputError(
       f"{prompts.path}: no prompt has both responses {prompts.behaviour!r} and"
@@ -123,12 +132,12 @@ def _chunk_means(
   waiting: tuple[PairBatch, jax.Array] | None = None
 
   def take(batch: PairBatch, values_NC: jax.Array) -> None:
-    values_NC = np.asarray(values_NC)
-    for i, value_C in zip(batch.prompts_N, values_NC, strict=False):
+    # The batch may hold more pairs than there are: its padding.
+    for i, value_C in zip(batch.prompts_N, np.asarray(values_NC), strict=False):
       if not np.isfinite(value_C).all():
         raise errors.InputError(
           f"{model.source}: what it computes on prompt"
-          f" {problem.prompts.prompts[i].id!r} is not finite; run with"
+          f" {given(problem).prompts[i].id!r} is not finite; run with"
           " dtype=float32, or check its weights"
         )
       group = group_of[int(i)]
@@ -169,7 +178,7 @@ def pair_batches(
   prompts: Sequence[int],
 ) -> Iterator[PairBatch]:
   """Both sequences of each prompt, prompts of similar length together."""
-  sequences = {i: _sequences(problem.prompts, i) for i in prompts}
+  sequences = {i: _sequences(given(problem), i) for i in prompts}
   length = {i: max(len(s.tokens) for s in sequences[i]) for i in prompts}
   order = sorted(prompts, key=lambda i: (length[i], i))
   size = _pairs_at_once(problem)

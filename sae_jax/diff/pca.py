@@ -13,6 +13,7 @@ import functools
 import io
 import pathlib
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,14 +77,13 @@ def components(
     )
   width = min(d, COMPONENTS + _OVERSAMPLE)
   seed = problem.config.statistics.seed
-  basis_DP = np.random.default_rng(seed).normal(size=(d, width))
+  image_DP = np.random.default_rng(seed).normal(size=(d, width))
+  basis_DP, trace = image_DP, 0.0
   for number in range(_PASSES):
-    basis_DP, _ = np.linalg.qr(basis_DP)
+    basis_DP, _ = np.linalg.qr(image_DP)
     image_DP, trace = _second_moment(
       problem, name, other, mean_D, basis_DP, f"{stem}.{number}"
     )
-    if number + 1 < _PASSES:
-      basis_DP = image_DP
   small_PP = basis_DP.T @ image_DP
   return _finish(
     (small_PP + small_PP.T) / 2,
@@ -184,8 +184,8 @@ def _fold(
 
 
 def _specs(split: bool) -> _Sums:
-  big = jax.P(on_mesh.ROWS, "latent" if split else None, None)
-  small = jax.P(on_mesh.ROWS)
+  big: Any = jax.P(on_mesh.ROWS, "latent" if split else None, None)
+  small: Any = jax.P(on_mesh.ROWS)
   return _Sums(big, big, small, small)
 
 
@@ -234,15 +234,17 @@ def _add(s, c, x):
 def _zeros(
   mesh: jax.sharding.Mesh, split: bool, shape: tuple[int, int]
 ) -> _Sums:
-  lanes = on_mesh.lanes(mesh)
-  shapes = _Sums((lanes, *shape), (lanes, *shape), (lanes,), (lanes,))
-  return jax.tree.map(
-    lambda shape, spec: jnp.zeros(
-      shape, jnp.float32, device=jax.NamedSharding(mesh, spec)
-    ),
-    shapes,
-    _specs(split),
-    is_leaf=lambda x: isinstance(x, tuple),
+  lanes, specs = on_mesh.lanes(mesh), _specs(split)
+
+  def zeros(spec: Any, *shape: int) -> jax.Array:
+    sharding = jax.NamedSharding(mesh, spec)
+    return jnp.zeros((lanes, *shape), jnp.float32, device=sharding)
+
+  return _Sums(
+    zeros(specs.s_LDP, *shape),
+    zeros(specs.c_LDP, *shape),
+    zeros(specs.s_L),
+    zeros(specs.c_L),
   )
 
 

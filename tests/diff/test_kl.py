@@ -146,5 +146,5 @@ def test_what_is_done_is_not_done_again(place, tmp_path, monkeypatch):
 
 def test_without_prompts_it_says_what_to_give(place, tmp_path):
   problem = live_problem.open_problem(place, tmp_path)
-  with pytest.raises(errors.InputError, match="set prompts="):
+  with pytest.raises(errors.InputError, match="none are given; set"):
     kl.measure(dataclasses.replace(problem, prompts=None), "bad")

@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_with_the_next_chunk(place, tmp_path, monkeypatch):
 
 def test_what_is_missing_is_named(place, tmp_path):
   problem = live_problem.open_problem(place, tmp_path)
-  with pytest.raises(errors.InputError, match="no prompts are given"):
+  with pytest.raises(errors.InputError, match="none are given"):
     margin.margins(dataclasses.replace(problem, prompts=None), "base")
   few = dataclasses.replace(problem.prompts, behaviour="rude")
   with pytest.raises(errors.InputError, match=r"no prompt has both.*'rude'"):
