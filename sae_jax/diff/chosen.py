@@ -22,12 +22,14 @@ class Chosen:
   """A latent and the rankings that name it.
 
   Attributes:
+    arm: of a dictionary that is one arm's own (a delta SAE), else "".
     why: [{"method", "arm", "rank", "direction", "changed"}], the one that
       chose it first; direction is "risen" or "fallen", and `changed` None
       where the method has no test.
   """
 
   dictionary: str
+  arm: str
   latent: int
   why: tuple[dict[str, Any], ...]
 
@@ -55,6 +57,11 @@ class _Ranking:
     }
 
 
+def owner(part: table.Part) -> tuple[str, str]:
+  """The dictionary whose latents a part ranks: its name, and arm if it has."""
+  return part.dictionary, part.arm if part.dictionary == "delta" else ""
+
+
 def choose(
   parts: Sequence[table.Part], arms: Collection[str], count: int
 ) -> list[Chosen]:
@@ -79,7 +86,7 @@ def choose(
   lead = _LEAD if _LEAD in methods else next(iter(methods), "")
   first = _turns(r for r in rankings if r.part.method == lead)
   others = _turns(r for r in rankings if r.part.method != lead)
-  picked: dict[tuple[str, int], _Ranking] = {}
+  picked: dict[tuple[str, str, int], _Ranking] = {}
   for source, limit in (
     (first, -(-count // 2)),
     (others, count),
@@ -89,10 +96,10 @@ def choose(
       ranking, latent = next(source, (None, -1))
       if ranking is None:
         break
-      picked.setdefault((ranking.part.dictionary, latent), ranking)
+      picked.setdefault((*owner(ranking.part), latent), ranking)
   return [
-    Chosen(dictionary, latent, _why(ranking, rankings, latent))
-    for (dictionary, latent), ranking in picked.items()
+    Chosen(dictionary, arm, latent, _why(ranking, rankings, latent))
+    for (dictionary, arm, latent), ranking in picked.items()
   ]
 
 
@@ -123,7 +130,7 @@ def _why(
   places = [own.why(latent)] + [
     ranking.why(latent)
     for ranking in rankings
-    if ranking is not own and ranking.part.dictionary == own.part.dictionary
+    if ranking is not own and owner(ranking.part) == owner(own.part)
   ]
   named = [w for w in places if w is not None]
   return tuple(w for i, w in enumerate(named) if i == 0 or w["rank"] <= _NAMED)

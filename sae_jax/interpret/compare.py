@@ -44,14 +44,19 @@ class View:
   def __post_init__(self):
     if not self.stores:
       raise errors.InputError(f"view {self.name!r} has no store to search")
-    first, *others = self.stores.items()
-    for name, other in others:
-      if not store.paired(first[1], other):
-        raise errors.InputError(
-          f"view {self.name!r}: {other.path} ({name}) is not paired with"
-          f" {first[1].path} ({first[0]}): their rows are not of the same"
-          f" tokens; harvest it with --config.tokens_of={first[1].path}"
-        )
+    check_paired(self.name, self.stores)
+
+
+def check_paired(name: str, stores: Mapping[str, store.Store]) -> None:
+  """Raises errors.InputError for the first store that is not like the first."""
+  (first, source), *others = stores.items()
+  for model, other in others:
+    if not store.paired(source, other):
+      raise errors.InputError(
+        f"view {name!r}: {other.path} ({model}) is not paired with"
+        f" {source.path} ({first}): their rows are not of the same tokens;"
+        f" harvest it with --config.tokens_of={source.path}"
+      )
 
 
 @dataclasses.dataclass
