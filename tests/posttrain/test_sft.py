@@ -15,7 +15,8 @@ import transformers
 
 from sae_jax import errors, lm, metrics, posttrain
 from sae_jax import mesh as mesh_lib
-from sae_jax.lm import low_rank, weights
+from sae_jax.lm import adapter, low_rank, weights
+from sae_jax.lm import config as config_lib
 from sae_jax.posttrain import data, sft
 from sae_jax.posttrain import step as step_lib
 
@@ -28,10 +29,23 @@ pytestmark = [
 # each: off by sqrt(6 * 48) * eps of its size at random. A gradient comes from
 # as long a way back, and norms and the softmax amplify by a few.
 RTOL = 2 * 4 * (6 * 48) ** 0.5 * 1.2e-7
+# A large eps, so that Adam does not blow rounding errors of small gradients up
+# to the size of a step; clipping and decay are active. One recipe for all, so
+# that they share what is compiled.
 CONFIG = posttrain.SftConfig(
-  steps=4, batch_size=4, learning_rate=1e-2, warmup_steps=1, seed=3
+  steps=4,
+  batch_size=4,
+  learning_rate=1e-2,
+  warmup_steps=1,
+  eps=1e-3,
+  grad_clip=0.5,
+  weight_decay=0.1,
+  seed=3,
 )
-LORA = posttrain.LoraConfig(rank=4, alpha=8, layers=(1, 2))
+STEP = dataclasses.replace(CONFIG, steps=1, warmup_steps=0)
+LORA = posttrain.LoraConfig(
+  rank=4, alpha=8, targets=("q", "o", "down"), layers=(1, 2)
+)
 
 
 def load(path, **kwargs):
@@ -86,13 +100,6 @@ def torch_step(model, examples, config, rate):
   return loss.item(), norm.item(), rate * RTOL * largest / config.eps + 2e-7
 
 
-# A large eps, so that Adam does not blow rounding errors of small gradients up
-# to the size of a step; clipping and decay are active.
-STEP = dataclasses.replace(
-  CONFIG, steps=1, warmup_steps=0, eps=1e-3, grad_clip=0.5, weight_decay=0.1
-)
-
-
 def test_a_full_step_is_torchs(llama_path, tmp_path):
   examples = sft_model.examples(4)
   scalars = {}
@@ -124,8 +131,6 @@ def test_an_adapters_step_is_pefts(llama_path, tmp_path):
     model.model,
     step_lib.new_state(recipe, model.model, config.seed).params,
   )
-  from sae_jax.lm import adapter
-
   adapter.save(
     start, model.config, tmp_path, base=str(llama_path), alpha=LORA.alpha
   )
@@ -146,18 +151,20 @@ def test_an_adapters_step_is_pefts(llama_path, tmp_path):
     for name, value in arrays(model).items()
     if np.abs(ours[name] - value).max() > 100 * bound
   ]
-  assert len(moved) == 7  # nothing but the seven targets
+  assert len(moved) == 3  # nothing but the targets
   for name, value in expected.items():
     np.testing.assert_allclose(ours[name], value, rtol=0, atol=bound)
   # Layer 0 is not adapted.
   np.testing.assert_array_equal(
-    ours["blocks.mlp.w_up_FD"][0], arrays(model)["blocks.mlp.w_up_FD"][0]
+    ours["blocks.mlp.w_down_DF"][0], arrays(model)["blocks.mlp.w_down_DF"][0]
   )
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+  "lora", [None, pytest.param(LORA, marks=pytest.mark.slow)]
+)
 def test_a_mesh_learns_what_one_device_learns(llama_path, lora):
-  config = dataclasses.replace(CONFIG, lora=lora, eps=1e-3)
+  config = dataclasses.replace(CONFIG, lora=lora)
   examples = sft_model.examples(10)
   one, alone = losses(load(llama_path), examples, config)
   mesh = mesh_lib.make(mesh_lib.MeshConfig(data=2, latent=4))
@@ -192,6 +199,7 @@ def test_only_marked_tokens_are_learned(llama_path):
   assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_no_loss(llama_path):
   examples = sft_model.examples(8)
   model = load(llama_path)
@@ -200,6 +208,7 @@ def test_recomputing_blocks_changes_no_loss(llama_path):
   np.testing.assert_allclose(kept, again, rtol=RTOL)
 
 
+@pytest.mark.slow
 def test_long_completions_are_scored_in_parts(llama_path):
   """More than 128 learned tokens: the logits of a part at a time."""
   rng = np.random.default_rng(0)
@@ -222,10 +231,17 @@ def test_the_model_given_stays_and_the_new_one_has_another_name(llama_path):
   assert tuned.weights_hash != model.weights_hash
   _, other = losses(model, sft_model.examples(8, seed=1), CONFIG)
   assert other.weights_hash != tuned.weights_hash
-  # bfloat16 products, float32 masters: the result is as the model was.
+
+
+@pytest.mark.slow
+def test_bfloat16_products_have_float32_masters(llama_path):
   small = load(llama_path, dtype=jnp.bfloat16)
-  falls, rounded = losses(small, sft_model.examples(8), CONFIG)
-  assert rounded.dtype == jnp.bfloat16 and falls[-1] < falls[0]
+  assert small.dtype == jnp.bfloat16
+  # Steps of 1e-4 are below the rounding of a bfloat16 weight of 0.1, 4e-4.
+  config = dataclasses.replace(CONFIG, steps=40, learning_rate=1e-4)
+  found, tuned = losses(small, sft_model.examples(4), config)
+  assert tuned.dtype == jnp.bfloat16
+  assert found[-1] < 0.98 * found[0]
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(llama_path, tmp_path):
@@ -271,15 +287,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(llama_path, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(llama_path, tmp_path):
   model = load(llama_path)
-  broken = weights.replaced(
-    model.model, {"final_norm.scale": jnp.full(32, jnp.nan)}
-  )
+  scale = weights.named(model.model)["final_norm.scale"]
+  broken = weights.replaced(model.model, {"final_norm.scale": scale * jnp.nan})
   model = dataclasses.replace(model, model=broken)
   with pytest.raises(metrics.NonFiniteError, match="train/loss is nan at step"):
     posttrain.finetune(model, sft_model.examples(4), CONFIG, directory=tmp_path)
   assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_what_lies_below_an_adapter_costs_no_memory():
   """Gradients neither keep nor run through blocks below the first adapted."""
 
@@ -303,8 +319,6 @@ def test_what_lies_below_an_adapter_costs_no_memory():
 
 def problem(layers, first):
   """Abstract arguments of a step on 8 sequences of 64 tokens."""
-  from sae_jax.lm import config as config_lib
-
   config = config_lib.from_hf(
     dict(
       model_type="llama",
