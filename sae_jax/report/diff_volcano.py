@@ -204,7 +204,7 @@ def _hover(diff: Diff, cloud: _Cloud, i: int, *, brief: bool) -> str:
   card = diff.card_of.get((cloud.part.dictionary, latent))
   lines = [f"<b>latent {latent}</b>"]
   if reading := diff_words.reading(card):
-    lines.append(html.escape(plots.shorten(reading, 60)))
+    lines.append(html.escape(plots.shorten(reading, 60), quote=False))
   low, high = (diff_words.signed(row[end]) for end in ("ci_low", "ci_high"))
   lines.append(
     f"{diff_words.signed(row['score'])} [{low}, {high}],"

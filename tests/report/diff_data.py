@@ -16,7 +16,7 @@ from scipy import special
 from sae_jax.diff import agreement, table
 
 RISEN, FALLEN = (11, 22, 33, 44), (55, 66, 77, 88)
-MARKUP = "<img src=x onerror=alert(1)>"
+MARKUP = '<a href="https://x">b</a><img src=x onerror=alert(1)>'
 MODELS = {"bad": "/models/bad", "realigned": "/models/realigned"}
 GROUPS, TOKENS = 60, 2400
 
