@@ -7,6 +7,7 @@ found. Every store and part appears whole, so a diff that was killed goes on
 with what is missing.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import shutil
@@ -22,10 +23,13 @@ from sae_jax.diff import (
   attribution,
   capture,
   cards,
+  delta,
   frozen,
   lens,
   linear,
+  match,
   results,
+  stagewise,
   table,
 )
 from sae_jax.diff import config as config_lib
@@ -37,6 +41,9 @@ from sae_jax.lm import hooks as hooks_lib
 _METHODS = {
   "frozen": frozen,
   "attribution": attribution,
+  "delta": delta,
+  "stagewise": stagewise,
+  "match": match,
   "lens": lens,
   "linear": linear,
 }
@@ -114,10 +121,14 @@ def inputs(
     found["base"] = store.open_store(config.base_store).identity
     for arm in config.arms:
       found[f"arm {arm.name}"] = store.open_store(arm.store).identity
-  for i, run_directory in enumerate(config.delta):
-    found[f"delta {i}"] = _fingerprint(formats.load_sae(run_directory))
+  others = {f"delta {i}": path for i, path in enumerate(config.delta)}
   if config.match:
-    found["match"] = _fingerprint(formats.load_sae(config.match))
+    others["match"] = config.match
+  if config.stagewise is not None:
+    for name, path in dataclasses.asdict(config.stagewise).items():
+      others[f"stagewise {name}"] = path
+  for name, path in others.items():
+    found[name] = _fingerprint(formats.load_sae(path))
   return found
 
 
