@@ -57,11 +57,11 @@ def run(
   Raises:
     errors.InputError: models, stores, prompts and dictionary do not fit.
   """
-  problem = open_problem(config, dictionary, output.path)
   directory = output.path / "parts"
   wanted = [
     name for method in config.methods for name in _METHODS[method].names(config)
   ]
+  problem = open_problem(config, dictionary, output.path)
   done = frozenset(name for name in wanted if table.has_part(directory, *name))
   for method in config.methods:
     for part in _METHODS[method].run(problem, done):
