@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A diff of tiny live models, opened without its job; and a torch twin."""
 
+import functools
+
 import diff_models
 import jax
 import numpy as np
@@ -24,17 +26,26 @@ ARMS = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
+def quick():
+  """Halves XLA's compile time, and lets torch's threads not wait in vain."""
+  threads = torch.get_num_threads()
+  torch.set_num_threads(1)
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", False)
+  torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(tmp_path_factory):
-  """The directory that `write` fills."""
-  return write(tmp_path_factory.mktemp("models"))
+  """The directory that `write` fills, once for all modules."""
+  return _written(tmp_path_factory.getbasetemp() / "live_problem")
+
+
+@functools.cache
+def _written(place):
+  place.mkdir()
+  return write(place)
 
 
 def write(place):
@@ -73,7 +84,7 @@ def settings(place, **changes):
 
 
 def open_problem(place, work, shape=(1, 1, 1), null=False, **changes):
-  """A problem on a mesh of that shape; its stores are captured in `work`."""
+  """A problem on a mesh of that shape; tests of one scope share its stores."""
   told = settings(place, **changes)
   sizes = dict(zip(mesh_lib.AXES, shape, strict=True))
   mesh = mesh_lib.make(
@@ -83,17 +94,18 @@ def open_problem(place, work, shape=(1, 1, 1), null=False, **changes):
   prompts = prompts_lib.load(told.prompts, models.load("base").tokenizer)
   sequences = prompts.sequences(told.scope)
   names = ["base", *(arm.name for arm in told.arms), *(["null"] * null)]
+  stores = place / "stores" / told.scope
   for name in names:
     capture.capture(
       models.load(name),
       sequences,
       HOOK,
-      work / "stores" / name,
+      stores / name,
       batch_size=told.batch_size - 3 * (name == "null"),
       left=name == "null",
     )
   evidence = evidence_lib.from_prompts(
-    {name: store.open_store(work / "stores" / name) for name in names},
+    {name: store.open_store(stores / name) for name in names},
     HOOK,
     prompts,
     sequences,

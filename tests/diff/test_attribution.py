@@ -8,7 +8,7 @@ import jax
 import live_problem
 import numpy as np
 import pytest
-from live_problem import place, quick_compilation
+from live_problem import place, quick
 
 from sae_jax import errors
 from sae_jax import mesh as mesh_lib
@@ -16,7 +16,7 @@ from sae_jax.diff import attribution, margin, sums
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import prompts as prompts_lib
 
-__all__ = ["place", "quick_compilation"]  # fixtures
+__all__ = ["place", "quick"]  # fixtures
 
 # Sums over T tokens and D dims of float32 products up to 30; some 100 roundings
 # of them, each eps = 6e-8.

@@ -7,14 +7,14 @@ import dataclasses
 import live_problem
 import numpy as np
 import pytest
-from live_problem import place, quick_compilation
+from live_problem import place, quick
 from scipy import special
 
 from sae_jax import errors
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import kl, margin
 
-__all__ = ["place", "quick_compilation"]  # fixtures
+__all__ = ["place", "quick"]  # fixtures
 
 CLOSE = 3e-6  # log-probabilities up to 10, some 5 roundings of 6e-8 each
 

@@ -9,13 +9,13 @@ import live_problem
 import numpy as np
 import pytest
 import torch
-from live_problem import place, quick_compilation
+from live_problem import place, quick
 
 from sae_jax import errors
 from sae_jax.diff import config, lens
 from sae_jax.lm import text as text_lib
 
-__all__ = ["place", "quick_compilation"]  # fixtures
+__all__ = ["place", "quick"]  # fixtures
 
 CLOSE = 1e-5  # activations up to 5, some 20 float32 roundings
 TEXTS, POSITIONS = 23, 4

@@ -9,12 +9,12 @@ import fake_evidence
 import live_problem
 import numpy as np
 import pytest
-from live_problem import place, quick_compilation
+from live_problem import place, quick
 
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import decoder, linear
 
-__all__ = ["place", "quick_compilation"]  # fixtures
+__all__ = ["place", "quick"]  # fixtures
 
 ROWS, D, LATENTS, PLANTED = 640, 24, 40, 17
 ARMS = (

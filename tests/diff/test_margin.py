@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from live_problem import place, quick_compilation
+from live_problem import place, quick
 
 from sae_jax import errors, lm
 from sae_jax.diff import config, margin, pairs
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import prompts as prompts_lib
 
-__all__ = ["place", "quick_compilation"]  # fixtures
+__all__ = ["place", "quick"]  # fixtures
 
 # Both sides carry some 100 float32 (one of them float64) operations of size 1;
 # 30 eps for values up to 4.
