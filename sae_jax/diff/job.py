@@ -7,7 +7,6 @@ found. Every store and part appears whole, so a diff that was killed goes on
 with what is missing.
 """
 
-import dataclasses
 import hashlib
 import pathlib
 import shutil
@@ -125,7 +124,7 @@ def inputs(
   if config.match:
     others["match"] = config.match
   if config.stagewise is not None:
-    for name, path in dataclasses.asdict(config.stagewise).items():
+    for name, path in config.stagewise.paths.items():
       others[f"stagewise {name}"] = path
   for name, path in others.items():
     found[name] = _fingerprint(formats.load_sae(path))

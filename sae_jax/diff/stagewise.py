@@ -93,7 +93,7 @@ def measure(
   about = []
   before: sae.Sae | None = None
   for name in _WALK:
-    path = getattr(runs, name)
+    path = runs.paths[name]
     dictionary = formats.load_sae(path)
     about.append(_about(name, path, dictionary))
     _check_shape(about[0], about[-1])

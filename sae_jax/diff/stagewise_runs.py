@@ -25,9 +25,18 @@ class StagewiseRuns:
   arm: str = ""  # of the tuned model; "": the only tuned arm
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      if field.name != "arm" and not getattr(self, field.name):
+    for name, path in self.paths.items():
+      if not path:
         raise errors.InputError(
-          f"stagewise.{field.name} is empty: give the directory of a train run"
-          " or of an SAE; all five are needed"
+          f"stagewise.{name} is empty: give the directory of a train run or of"
+          " an SAE; all five are needed"
         )
+
+  @property
+  def paths(self) -> dict[str, str]:
+    """The five dictionaries by name."""
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name != "arm"
+    }
