@@ -42,6 +42,15 @@ def check(config: config_lib.DiffConfig, hook: str, d_model: int) -> None:
         )
 
 
+def identities(config: config_lib.DiffConfig) -> dict[str, str]:
+  """A hash per store of the views."""
+  return {
+    f"view {view.name} {name}": store.open_store(path).identity
+    for view in config.cards.views
+    for name, path in {"base": view.base, **view.stores}.items()
+  }
+
+
 def of_models(
   problem: problem_lib.Problem, notes: list[str]
 ) -> list[compare.View]:

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from sae_jax import endpoint as endpoint_lib
@@ -60,8 +59,13 @@ def check(config: config_lib.DiffConfig, hook: str, d_model: int) -> None:
   if not config.cards.latents:
     return
   card_views.check(config, hook, d_model)
-  if config.cards.labels is not None and jax.process_index() == 0:
+  if config.cards.labels is not None:
     endpoint_lib.Endpoint(config.cards.labels.endpoint).check()
+
+
+def inputs(config: config_lib.DiffConfig) -> dict[str, str]:
+  """Hashes of what cards read beside the diff's own text."""
+  return card_views.identities(config) if config.cards.latents else {}
 
 
 def collect(
@@ -99,8 +103,7 @@ def collect(
     _add_directions(problem, subject)
   if wanted.labels is not None:
     drawn = [_draw(problem, subject, tokenizer) for subject in subjects]
-    if jax.process_index() == 0:  # one process asks, and writes the cards
-      _add_labels(problem, subjects, drawn)
+    _add_labels(problem, subjects, drawn)
   return {"cards": cards, "notes": notes}
 
 

@@ -330,9 +330,13 @@ def test_a_check_accepts_what_fits(problem, web):
     fits = dataclasses.replace(fits.config, cards=told)
     cards.check(fits, HOOK, D)
     assert len(server.bodies) == 1
+  assert cards.inputs(fits) == {
+    "view web base": store.open_store(web / "base").identity
+  }
   # No cards: nothing is opened or asked.
-  none = dataclasses.replace(told, latents=0)
-  cards.check(dataclasses.replace(fits, cards=none), HOOK, D)
+  none = dataclasses.replace(fits, cards=dataclasses.replace(told, latents=0))
+  cards.check(none, HOOK, D)
+  assert cards.inputs(none) == {}
   with pytest.raises(errors.InputError, match="endpoint"):
     closed = dataclasses.replace(
       told.labels.endpoint, retries=0, key_variable="NO_SUCH_KEY"
