@@ -5,6 +5,7 @@
 import importlib.util
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,3 +65,22 @@ def test_smollm2_equals_transformers(gguf_path):
     new.pop()
   assert text == lm.tokenizer.decode(new)
   assert "Paris" in text
+
+
+@pytest.mark.slow
+def test_a_gguf_is_saved_as_a_llama_with_its_tokenizer(gguf_path, tmp_path):
+  lm = lm_lib.load_lm(gguf_path, dtype=jnp.float32)
+  lm_lib.save_hf(lm, tmp_path)
+  again = lm_lib.load_lm(tmp_path, dtype=jnp.float32)
+  assert again.config == lm.config
+  assert again.tokenizer.hash == lm.tokenizer.hash
+  for a, b in zip(
+    jax.tree.leaves(lm.model), jax.tree.leaves(again.model), strict=True
+  ):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+  tokens_BT = np.asarray([lm.tokenizer.encode(TEXT)])
+  with torch.no_grad():
+    expected = theirs(torch.from_numpy(tokens_BT)).logits.numpy()
+  logits_BTV = np.asarray(lm_lib.logits(again, tokens_BT))
+  np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=5e-4)
