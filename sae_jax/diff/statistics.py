@@ -3,9 +3,10 @@
 """How sure a difference is: one estimate per latent, groups resampled whole.
 
 The quantity comes as sums over groups z_g; the estimate is Σ z_g / Σ n_g, the
-mean over tokens. Latents are worked on in blocks. Memory, in bytes, is about
-`8 · block · (7 R + 6 G A) + 150 · F`, with `block ≈ 2²² / max(R, G A)`: 300 MB
-for any number of latents, plus 150 MB per million of them.
+mean over tokens. Latents are worked on in blocks of 2²² / max(R, G A), for R
+resamples, G groups and A arms; a block takes at most 44 R + 56 G A bytes per
+latent. So memory is at most 420 MB for any number of latents (200 MB for 1000
+resamples of 64 groups), plus 150 bytes per latent for the columns.
 """
 
 import dataclasses

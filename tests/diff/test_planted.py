@@ -71,7 +71,7 @@ def make_problem(work, seed, *, strength=1.0, groups=44):
   )
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_planted_latent_ranks_first(tmp_path, seed):
   parts = {
     (p.method, p.arm): p.columns
