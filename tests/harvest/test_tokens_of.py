@@ -61,6 +61,27 @@ def test_the_two_stores_are_paired(tmp_path, batches, fields):
   assert verify.verify(found.path) == []
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_text_that_ends_without_rows(tmp_path, monkeypatch, lanes):
+  """The base was fed the end of its text too, though none of it is a row."""
+  plain = fake_harvest.batch
+
+  def batch(seed, lane, number):
+    tokens_BT, mask_BT = plain(seed, lane, number)
+    if number > 4:
+      mask_BT[:, 1:] = False  # only BOS is left
+      tokens_BT[:, 1:] = fake_harvest.PAD
+    return tokens_BT, mask_BT
+
+  monkeypatch.setattr(fake_harvest, "batch", batch)
+  base = fake_harvest.run(
+    tmp_path / "base", {"batches": 8 * lanes}, rows=2000, lanes=lanes
+  )
+  assert max(base.manifest.lane_batches) == 8
+  found = rerun(tmp_path / "base", tmp_path / "tuned")
+  assert store.paired(found, base)
+
+
 def test_rows_that_the_base_dropped_stay_away_and_its_own_outliers_stay(
   tmp_path,
 ):
