@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sae_jax import artifacts, errors
@@ -194,21 +195,55 @@ def read(
     raise errors.InputError(
       f"{path}: no such table; run the sae-jax diff command to its end"
     )
-  unknown = set(columns or ()) - COLUMNS.keys()
-  if unknown:
-    raise errors.InputError(
-      f"{path} has no column {sorted(unknown)[0]!r}; it has"
-      f" {', '.join(COLUMNS)}"
-    )
-  keep = [
-    (name, "==", value)
+  file = pq.ParquetFile(path)
+  names = list(columns or COLUMNS)
+  known = COLUMNS.keys() & set(file.schema_arrow.names)
+  for name in names:
+    if name not in known:
+      raise errors.InputError(
+        f"{path} has no column {name!r}; it has"
+        f" {', '.join(n for n in COLUMNS if n in known)}"
+      )
+  keep = {
+    name: value
     for name, value in (("method", method), ("arm", arm))
     if value is not None
-  ]
-  found = pq.read_table(path, columns=columns, filters=keep or None)
-  return {
-    name: _numpy(found[name], COLUMNS[name]) for name in found.column_names
   }
+  groups, mixed = _groups_with(file.metadata, keep)
+  wanted = list(dict.fromkeys([*names, *mixed]))
+  found = file.read_row_groups(groups, columns=wanted)
+  for name in mixed:
+    same = pc.equal(pc.cast(found[name], pa.string()), keep[name])
+    found = found.filter(same)
+  return {name: _numpy(found[name], COLUMNS[name]) for name in names}
+
+
+def _groups_with(
+  metadata: pq.FileMetaData, keep: dict[str, str]
+) -> tuple[list[int], set[str]]:
+  """Row groups that hold the values, and columns that hold others there too.
+
+  `join` gives each part row groups of its own. A filter of pyarrow's reads all
+  of them: 2.4 s in place of 0.04 s for one of 13 parts of a million latents.
+  """
+  place = {
+    metadata.schema.column(i).name: i for i in range(metadata.num_columns)
+  }
+  groups, mixed = [], set()
+  for group in range(metadata.num_row_groups):
+    others = set()
+    for name, value in keep.items():
+      known = metadata.row_group(group).column(place[name]).statistics
+      if known is None or not known.has_min_max:
+        others.add(name)
+      elif not known.min <= value <= known.max:
+        break
+      elif known.min != known.max:
+        others.add(name)
+    else:
+      groups.append(group)
+      mixed |= others
+  return groups, mixed
 
 
 def _fields() -> Iterator[pa.Field]:

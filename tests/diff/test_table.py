@@ -3,6 +3,7 @@
 """The table of all methods: what is written is read, ranks, agreement."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 
@@ -54,6 +55,25 @@ def test_the_joined_table_has_every_part_and_one_schema(tmp_path):
     table.read(path, ["colour"])
   with pytest.raises(errors.InputError, match="no such table"):
     table.read(tmp_path / "nothing.parquet")
+
+
+def test_a_part_is_found_in_a_table_that_was_written_anew(tmp_path):
+  table.write_part(tmp_path, part())
+  table.write_part(tmp_path, part("linear", q=np.full(4, 0.2)))
+  path, mixed = tmp_path / "latents.parquet", tmp_path / "mixed.parquet"
+  table.join(tmp_path, [("frozen", "bad"), ("linear", "bad")], path)
+  pq.write_table(pq.read_table(path), mixed)
+  assert pq.ParquetFile(path).num_row_groups == 2
+  assert pq.ParquetFile(mixed).num_row_groups == 1
+  for name in ("frozen", "linear", "neither"):
+    one, other = (
+      table.read(p, ("latent", "score", "q"), method=name, arm="bad")
+      for p in (path, mixed)
+    )
+    assert list(one) == list(other) == ["latent", "score", "q"]
+    assert len(one["latent"]) == (0 if name == "neither" else 4)
+    for column, values in one.items():
+      np.testing.assert_array_equal(values, other[column])
 
 
 def test_ranks_go_both_ways_and_nan_comes_last():
