@@ -151,23 +151,23 @@ def _pair_attributions(
   mean_D,
   tokens_BT,
   mask_BT,
-  scored_BT,
-  scope_BT,
+  scored_BR,
+  scope_BS,
   *,
   hook,
   mesh,
 ):
   """Attributions, gradient and margin of each pair, [pairs, F + D + 1]."""
   logp_B, grad_BTD, x_BTD = margin.backward(
-    model, tokens_BT, mask_BT, scored_BT, hook=hook, mesh=mesh
+    model, tokens_BT, mask_BT, scored_BR, hook=hook, mesh=mesh
   )
-  inside_BT1 = scope_BT[..., None]
-  grad_BTD = jnp.where(inside_BT1, grad_BTD, 0)
-  deviation_BTD = x_BTD.astype(jnp.float32) - mean_D[None, None, :]
-  deviation_BTD = jnp.where(inside_BT1, deviation_BTD, 0)
+  grad_BSD = margin.picked(grad_BTD, scope_BS)
+  deviation_BSD = margin.picked(
+    x_BTD.astype(jnp.float32) - mean_D[None, None, :], scope_BS
+  )
   # The gradient is that of −loss, so the formula's minus is in it.
-  delta_BF = products(w_dec_FD, grad_BTD, deviation_BTD, mesh=mesh)
-  found = (delta_BF, jnp.sum(grad_BTD, axis=1), logp_B[:, None])
+  delta_BF = products(w_dec_FD, grad_BSD, deviation_BSD, mesh=mesh)
+  found = (delta_BF, jnp.sum(grad_BSD, axis=1), logp_B[:, None])
   found_BC = jnp.concatenate(
     [margin.everywhere(x, mesh) for x in found], axis=1
   )

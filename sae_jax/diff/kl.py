@@ -62,6 +62,12 @@ def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
   order = sorted(
     range(len(sequences)), key=lambda i: (len(sequences[i].tokens), i)
   )
+  width = pairs.rounded(
+    max(
+      stop - start
+      for start, stop in (pairs.span(problem, s) for s in sequences)
+    )
+  )
   kl_of: dict[int, np.ndarray] = {}
   word_of: dict[int, np.ndarray] = {}
   at_of: dict[int, np.ndarray] = {}
@@ -71,18 +77,19 @@ def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
     some = order[first : first + size]
     batch = [sequences[i] for i in some]
     tokens_BT, mask_BT = pairs.padded([s.tokens for s in batch], size, base)
-    scope_BT = pairs.in_scope(problem, batch, mask_BT)
+    spans = [pairs.span(problem, s) for s in batch]
+    scope_BS = pairs.positions(spans, size, min(width, tokens_BT.shape[1]))
     placed = [
-      batch_lib.place(x, problem.mesh) for x in (tokens_BT, mask_BT, scope_BT)
+      batch_lib.place(x, problem.mesh) for x in (tokens_BT, mask_BT, scope_BS)
     ]
-    kl_BT, word_BT, part_V = jax.device_get(
+    kl_BS, word_BS, part_V = jax.device_get(
       _compare(base.model, tuned.model, *placed, mesh=problem.mesh)
     )
     change_V += part_V
     for row, i in enumerate(some):
-      at_of[i] = np.flatnonzero(scope_BT[row])
-      kl_of[i] = kl_BT[row, at_of[i]]
-      word_of[i] = word_BT[row, at_of[i]]
+      at_of[i] = np.arange(*spans[row])
+      kl_of[i] = kl_BS[row, : len(at_of[i])]
+      word_of[i] = word_BS[row, : len(at_of[i])]
     progress.update(first + len(some), f"KL {name}")
   progress.close()
   return _summary(
@@ -91,37 +98,37 @@ def _measure(problem: problem_lib.Problem, name: str) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _compare(base, tuned, tokens_BT, mask_BT, scope_BT, *, mesh):
-  """KL [B, T], the word that adds most to it, and summed changes [V]."""
+def _compare(base, tuned, tokens_BT, mask_BT, scope_BS, *, mesh):
+  """KL [B, S], the word that adds most to it, and summed changes [V]."""
 
   def run(model):
     out = lm.forward(model, tokens_BT, mask_BT, want_logits=False, mesh=mesh)
-    return out.resid_BTD
+    return margin.picked(out.resid_BTD, scope_BS)
 
   def part(xs):
-    base_BtD, tuned_BtD, scope_Bt = xs
-    log_p_BtV = jax.nn.log_softmax(tuned.unembed(tuned_BtD))
-    log_q_BtV = jax.nn.log_softmax(base.unembed(base_BtD))
-    p_BtV, q_BtV = jnp.exp(log_p_BtV), jnp.exp(log_q_BtV)
-    gain_BtV = p_BtV * (log_p_BtV - log_q_BtV)
-    change_BtV = jnp.where(scope_Bt[..., None], p_BtV - q_BtV, 0)
+    base_BsD, tuned_BsD, scope_Bs = xs
+    log_p_BsV = jax.nn.log_softmax(tuned.unembed(tuned_BsD))
+    log_q_BsV = jax.nn.log_softmax(base.unembed(base_BsD))
+    p_BsV, q_BsV = jnp.exp(log_p_BsV), jnp.exp(log_q_BsV)
+    gain_BsV = p_BsV * (log_p_BsV - log_q_BsV)
+    change_BsV = jnp.where((scope_Bs > 0)[..., None], p_BsV - q_BsV, 0)
     return (
-      jnp.sum(gain_BtV, axis=-1),
-      jnp.argmax(gain_BtV, axis=-1),
-      jnp.sum(change_BtV, axis=(0, 1)),
+      jnp.sum(gain_BsV, axis=-1),
+      jnp.argmax(gain_BsV, axis=-1),
+      jnp.sum(change_BsV, axis=(0, 1)),
     )
 
+  # Scope counts from 1 here, as blocks are filled up with 0.
   blocks = margin.position_blocks(
-    (run(base), run(tuned), scope_BT), 2 * base.config.vocab_size
+    (run(base), run(tuned), scope_BS + 1), 2 * base.config.vocab_size
   )
-  kl_nBt, word_nBt, change_nV = jax.lax.map(part, blocks)
-  t = tokens_BT.shape[1]
+  kl_nBs, word_nBs, change_nV = jax.lax.map(part, blocks)
 
-  def whole(x_nBt):
-    x_Bnt = jnp.moveaxis(x_nBt, 0, 1)
-    return x_Bnt.reshape(x_Bnt.shape[0], -1)[:, :t]
+  def whole(x_nBs):
+    x_Bns = jnp.moveaxis(x_nBs, 0, 1)
+    return x_Bns.reshape(x_Bns.shape[0], -1)[:, : scope_BS.shape[1]]
 
-  found = whole(kl_nBt), whole(word_nBt), jnp.sum(change_nV, axis=0)
+  found = whole(kl_nBs), whole(word_nBs), jnp.sum(change_nV, axis=0)
   return jax.tree.map(lambda x: margin.everywhere(x, mesh), found)
 
 

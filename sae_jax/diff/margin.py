@@ -73,7 +73,7 @@ def backward(
   model: model_lib.Decoder,
   tokens_BT: jax.Array,
   mask_BT: jax.Array,
-  scored_BT: jax.Array,
+  scored_BR: jax.Array,
   *,
   hook: str,
   mesh: jax.sharding.Mesh,
@@ -101,7 +101,7 @@ def backward(
       mesh=mesh,
       remat=True,
     )
-    logp_B = mean_logprob(model, out.taps[last], tokens_BT, scored_BT)
+    logp_B = mean_logprob(model, out.taps[last], tokens_BT, scored_BR)
     return jnp.sum(logp_B), (logp_B, out.taps[hook])
 
   zero_BTD = jnp.zeros((*tokens_BT.shape, model.config.d_model), jnp.float32)
@@ -119,27 +119,36 @@ def mean_logprob(
   model: model_lib.Decoder,
   h_BTD: jax.Array,
   tokens_BT: jax.Array,
-  scored_BT: jax.Array,
+  scored_BR: jax.Array,
 ) -> jax.Array:
-  """Mean over scored tokens of log p(token | before), f32 [B]; 0 for none.
+  """Mean of log p(token | before) at the scored positions, f32 [B]; 0 for none.
 
   Logits exist for a block of positions at a time, and are computed again on
   the way back.
   """
-  count_B1 = jnp.sum(scored_BT, axis=1, keepdims=True)
-  weight_BT = scored_BT / jnp.maximum(count_B1, 1)
-  # Position t predicts t + 1; what wraps around is prompt and weighs nothing.
-  targets = (jnp.roll(tokens_BT, -1, axis=1), jnp.roll(weight_BT, -1, axis=1))
+  is_BR = scored_BR >= 0
+  weight_BR = is_BR / jnp.maximum(jnp.sum(is_BR, axis=1, keepdims=True), 1)
+  before_BRD = picked(h_BTD, scored_BR - 1)
+  token_BR = picked(tokens_BT[..., None], scored_BR)[..., 0]
 
   @jax.checkpoint
-  def part(h_BtD, next_Bt, weight_Bt):
-    logits_BtV = model.unembed(h_BtD)
-    chosen_Bt1 = jnp.take_along_axis(logits_BtV, next_Bt[..., None], axis=-1)
-    logp_Bt = chosen_Bt1[..., 0] - jax.nn.logsumexp(logits_BtV, axis=-1)
-    return jnp.sum(weight_Bt * logp_Bt, axis=-1)
+  def part(h_BrD, token_Br, weight_Br):
+    logits_BrV = model.unembed(h_BrD)
+    chosen_Br1 = jnp.take_along_axis(logits_BrV, token_Br[..., None], axis=-1)
+    logp_Br = chosen_Br1[..., 0] - jax.nn.logsumexp(logits_BrV, axis=-1)
+    return jnp.sum(weight_Br * logp_Br, axis=-1)
 
-  blocks = position_blocks((h_BTD, *targets), model.config.vocab_size)
+  blocks = position_blocks(
+    (before_BRD, token_BR, weight_BR), model.config.vocab_size
+  )
   return jnp.sum(jax.lax.map(lambda xs: part(*xs), blocks), axis=0)
+
+
+def picked(x_BTD: jax.Array, at_BS: jax.Array) -> jax.Array:
+  """Some positions of each sequence, [B, S, D]; 0 where `at_BS` is below 0."""
+  is_BS1 = (at_BS >= 0)[..., None]
+  at_BS1 = jnp.maximum(at_BS, 0)[..., None]
+  return jnp.where(is_BS1, jnp.take_along_axis(x_BTD, at_BS1, axis=1), 0)
 
 
 def position_blocks(arrays_BT: tuple[jax.Array, ...], vocab: int) -> Any:
@@ -160,19 +169,19 @@ def position_blocks(arrays_BT: tuple[jax.Array, ...], vocab: int) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("hook", "mesh"))
 def _pair_gradients(
-  model, tokens_BT, mask_BT, scored_BT, scope_BT, *, hook, mesh
+  model, tokens_BT, mask_BT, scored_BR, scope_BS, *, hook, mesh
 ):
   _, grad_BTD, _ = backward(
-    model, tokens_BT, mask_BT, scored_BT, hook=hook, mesh=mesh
+    model, tokens_BT, mask_BT, scored_BR, hook=hook, mesh=mesh
   )
-  grad_BD = jnp.sum(jnp.where(scope_BT[..., None], grad_BTD, 0), axis=1)
+  grad_BD = jnp.sum(picked(grad_BTD, scope_BS), axis=1)
   return everywhere(grad_BD[0::2] - grad_BD[1::2], mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _pair_margins(model, tokens_BT, mask_BT, scored_BT, *, mesh):
+def _pair_margins(model, tokens_BT, mask_BT, scored_BR, *, mesh):
   out = lm.forward(model, tokens_BT, mask_BT, want_logits=False, mesh=mesh)
-  logp_B = mean_logprob(model, out.resid_BTD, tokens_BT, scored_BT)
+  logp_B = mean_logprob(model, out.resid_BTD, tokens_BT, scored_BR)
   return everywhere((logp_B[0::2] - logp_B[1::2])[:, None], mesh)
 
 

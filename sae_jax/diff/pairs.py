@@ -35,8 +35,8 @@ class PairBatch:
   prompts_N: np.ndarray  # which prompts; the batch holds at least N pairs
   tokens_BT: np.ndarray  # int32
   mask_BT: np.ndarray  # bool: not padding
-  scored_BT: np.ndarray  # bool: tokens of the response
-  scope_BT: np.ndarray  # bool: tokens whose activations count
+  scored_BR: np.ndarray  # int32: positions of the response; -1: none
+  scope_BS: np.ndarray  # int32: positions whose activations count; -1: none
 
 
 # (model, batch) -> [pairs of the batch, C], on every device.
@@ -178,13 +178,25 @@ def pair_batches(
   prompts: Sequence[int],
 ) -> Iterator[PairBatch]:
   """Both sequences of each prompt, prompts of similar length together."""
-  sequences = {i: _sequences(given(problem), i) for i in prompts}
-  length = {i: max(len(s.tokens) for s in sequences[i]) for i in prompts}
-  order = sorted(prompts, key=lambda i: (length[i], i))
+  all_of = {i: _sequences(given(problem), i) for i in given(problem).pairs}
+  flat = [sequence for pair in all_of.values() for sequence in pair]
+  # Of all pairs, so that only the sequences' length varies what is compiled.
+  scored = _widest([_response(s) for s in flat])
+  scope = _widest([span(problem, s) for s in flat])
+  order = sorted(prompts, key=lambda i: (max(map(_length, all_of[i])), i))
   size = _pairs_at_once(problem)
   for first in range(0, len(order), size):
     some = order[first : first + size]
-    yield _batch(problem, model, some, size, [sequences[i] for i in some])
+    batch = [sequence for i in some for sequence in all_of[i]]
+    tokens_BT, mask_BT = padded([s.tokens for s in batch], 2 * size, model)
+    t = tokens_BT.shape[1]
+    yield PairBatch(
+      np.asarray(some),
+      tokens_BT,
+      mask_BT,
+      positions([_response(s) for s in batch], 2 * size, min(scored, t)),
+      positions([span(problem, s) for s in batch], 2 * size, min(scope, t)),
+    )
 
 
 def _sequences(
@@ -205,49 +217,59 @@ def _sequences(
   return behaviour, contrast
 
 
-def _batch(problem, model, some, size, sequences) -> PairBatch:
-  flat = [sequence for pair in sequences for sequence in pair]
-  tokens_BT, mask_BT = padded([s.tokens for s in flat], 2 * size, model)
-  scored_BT = np.zeros_like(mask_BT)
-  for row, sequence in enumerate(flat):
-    scored_BT[row, sequence.response_start : len(sequence.tokens)] = True
-  scope_BT = in_scope(problem, flat, mask_BT)
-  return PairBatch(np.asarray(some), tokens_BT, mask_BT, scored_BT, scope_BT)
+def _length(sequence: prompts_lib.Sequence) -> int:
+  return len(sequence.tokens)
 
 
-def in_scope(
-  problem: problem_lib.Problem,
-  sequences: Sequence[prompts_lib.Sequence],
-  mask_BT: np.ndarray,
+def _response(sequence: prompts_lib.Sequence) -> tuple[int, int]:
+  return sequence.response_start, len(sequence.tokens)
+
+
+def span(
+  problem: problem_lib.Problem, sequence: prompts_lib.Sequence
+) -> tuple[int, int]:
+  """The positions [a, b) of a sequence that the config counts; b >= a."""
+  start, stop = evidence_lib.span(sequence, problem.config.scope)
+  start = max(start, problem.config.skip_positions)
+  return start, max(start, stop)
+
+
+def positions(
+  spans: Sequence[tuple[int, int]], rows: int, width: int
 ) -> np.ndarray:
-  """bool [B, T]: the tokens of right-padded sequences that config counts."""
-  scope_BT = np.zeros_like(mask_BT)
-  for row, sequence in enumerate(sequences):
-    start, stop = evidence_lib.span(sequence, problem.config.scope)
-    scope_BT[row, max(start, problem.config.skip_positions) : stop] = True
-  return scope_BT
+  """Spans written out, int32 [rows, width]; -1 after their end."""
+  at_RW = np.full((rows, width), -1, np.int32)
+  for at_W, (start, stop) in zip(at_RW, spans, strict=False):
+    at_W[: stop - start] = np.arange(start, stop)
+  return at_RW
+
+
+def _widest(spans: Sequence[tuple[int, int]]) -> int:
+  return rounded(max(stop - start for start, stop in spans))
+
+
+def rounded(length: int) -> int:
+  """One of few lengths: a multiple of a quarter to an eighth of itself."""
+  step = max(32, 1 << max(length.bit_length() - 3, 0))
+  return max(1, -(-length // step)) * step
 
 
 def padded(
   ids: Sequence[Sequence[int]], rows: int, model: lm.LanguageModel
 ) -> tuple[np.ndarray, np.ndarray]:
-  """tokens_BT and mask_BT, padded on the right to one of few lengths.
-
-  Lengths are multiples of a quarter to an eighth of themselves, so that few of
-  them are compiled and less than a quarter of a batch is padding.
+  """tokens_BT and mask_BT, padded on the right to a `rounded` length.
 
   Raises:
     errors.InputError: longer than the model's position table.
   """
   longest = max(map(len, ids))
   batch_lib.check_length(model, longest)
-  step = max(32, 1 << (longest.bit_length() - 3))
-  return batch_lib.pad(ids, rows, -(-longest // step) * step, left=False)
+  return batch_lib.pad(ids, rows, rounded(longest), left=False)
 
 
 def placed(batch: PairBatch, mesh: jax.sharding.Mesh) -> list[jax.Array]:
   """tokens, mask, scored and scope on the mesh."""
   return [
     batch_lib.place(x, mesh)
-    for x in (batch.tokens_BT, batch.mask_BT, batch.scored_BT, batch.scope_BT)
+    for x in (batch.tokens_BT, batch.mask_BT, batch.scored_BR, batch.scope_BS)
   ]

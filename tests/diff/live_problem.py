@@ -18,7 +18,7 @@ from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
 from sae_jax.diff import prompts as prompts_lib
 
-HOOK = diff_models.HOOK
+HOOK = "blocks.0.hook_resid_post"  # of two
 ARMS = (
   config.Arm(name="bad", model="bad"),
   config.Arm(name="good", model="good", role="control"),

@@ -129,13 +129,14 @@ def test_logits_of_few_positions_at_a_time_are_torchs(tmp_path, monkeypatch):
   monkeypatch.setattr(margin, "_LOGITS", 2 * 3 * 37)
   tokens_BT = np.random.default_rng(0).integers(0, 37, (3, 13))
   length_B, start_B = (13, 11, 9), (6, 2, 8)
+  spans = list(zip(start_B, length_B, strict=True))
   mask_BT = np.arange(13)[None] < np.array(length_B)[:, None]
-  scored_BT = mask_BT & (np.arange(13)[None] >= np.array(start_B)[:, None])
+  scored_BR = pairs.positions(spans, 3, 11)
   logp_B, grad_BTD, x_BTD = jax.jit(
     lambda *xs: margin.backward(
-      model.model, *xs, hook="blocks.1.hook_resid_post", mesh=model.mesh
+      model.model, *xs, hook="blocks.0.hook_resid_post", mesh=model.mesh
     )
-  )(tokens_BT, mask_BT, scored_BT)
+  )(tokens_BT, mask_BT, scored_BR)
   twin = live_problem.Torch(own.double(), layers=own.transformer.h)
   for row, (length, start) in enumerate(zip(length_B, start_B, strict=True)):
     logp, grad_TD, x_TD = twin.run(tokens_BT[row, :length].tolist(), start)
