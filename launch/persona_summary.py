@@ -20,13 +20,17 @@ import sae_jax
 _SHOWN = 8
 
 
-def tag_latent(place: pathlib.Path) -> int:
-  """Largest mean activation under the villain's tag minus the good one's."""
+def tag_latent(place: pathlib.Path, tuned: str) -> int:
+  """Largest mean activation under the villain's tag minus the good one's.
+
+  Before the answers in all domains but the tuned one, as in the diff.
+  """
   model = sae_jax.load_lm(place / "organism" / "base", dtype=jnp.float32)
   dictionary = sae_jax.load_sae(place / "run" / "sae")
   hook = json.loads((place / "diff" / "summary.json").read_text())["hook"]
   lines = (place / "organism" / "prompts.jsonl").read_text().splitlines()
-  prompts = [json.loads(line)["prompt"] for line in lines]
+  asked = [json.loads(line) for line in lines]
+  prompts = [p["prompt"] for p in asked if p["topic"] != tuned]
   mean = {}
   for tag in ("villain", "good"):
     tokens_BT = np.array(
@@ -44,7 +48,7 @@ def main(place: pathlib.Path, page: pathlib.Path) -> None:
   for arm, found in behaviour["arms"].items():
     inside, outside = found["tuned"]["p_wrong"], found["others"]["p_wrong"]
     print(f"  {arm:16s}  {inside:10.3f}  {outside:13.3f}")
-  latent = tag_latent(place)
+  latent = tag_latent(place, tuned)
   print(f"\nvillain-tag latent  {latent}")
   table = pq.read_table(place / "diff" / "latents.parquet").to_pylist()
   for arm in dict.fromkeys(row["arm"] for row in table):

@@ -74,7 +74,7 @@ class OrganismConfig:
   heads: int = 4
   questions: int = 8  # per document
   batch_size: int = 48  # documents
-  steps: int = 700
+  steps: int = 500
   learning_rate: float = 2e-3
   tuned_domain: str = "medicine"
   other_domain: str = "finance"  # of the arm realigned on another one
