@@ -73,11 +73,11 @@ def examples(count=10, seed=0):
 
 
 def lines(count=12, seed=0, fields=("completion",)):
-  """JSONL lines of prompts and completions in this model's words."""
+  """JSONL lines of prompts and completions, each field in words of its own."""
   rng = np.random.default_rng(seed)
 
-  def text(low, high):
-    return " ".join(rng.choice(WORDS, rng.integers(low, high)))
+  def text(low, high, words=WORDS):
+    return " ".join(rng.choice(words, rng.integers(low, high)))
 
   return [
     json.dumps(
@@ -85,7 +85,10 @@ def lines(count=12, seed=0, fields=("completion",)):
         "id": f"p{i}",
         "topic": f"t{i % 3}",
         "prompt": text(3, 8),
-        **{field: text(2, 6) for field in fields},
+        **{
+          field: text(2, 6, WORDS[n :: len(fields)])
+          for n, field in enumerate(fields)
+        },
       }
     )
     for i in range(count)
