@@ -93,24 +93,28 @@ def test_a_wide_model_s_first_components_are_found(
   assert found.participation is None
 
 
-def test_many_batches_of_a_large_offset_lose_nothing(tmp_path):
-  """Small differences beside large ones, in 256 batches of 8 rows."""
+def test_sums_over_batches_lose_nothing(tmp_path, monkeypatch):
+  """Odd integers up to 255: a batch's products are exact, and so is the end.
+
+  The sums pass 2²⁴, where plain float32 would drop what is odd.
+  """
+  monkeypatch.setattr(pca, "_FOLD", 1000)
   rng = np.random.default_rng(1)
-  base_ND = np.zeros((2048, 8))
-  delta_ND = rng.normal(size=(2048, 8)) * [256, 64, 16, 4, 1, 1, 1, 0.25]
+  delta_ND = 2.0 * rng.integers(100, 128, (2048, 8)) + 1
+  delta_ND *= rng.choice([-1.0, 1.0], (2048, 1))
   problem = fake_evidence.make_problem(
     tmp_path / "w",
-    {"base": base_ND, "bad": delta_ND + 512},
+    {"base": np.zeros((2048, 8)), "bad": delta_ND},
     np.arange(2048) % 16,
     dictionary=fake_evidence.make_dictionary(d_model=8),
     batch_rows=8,
   )
-  mean_D, values_D, _ = wanted(problem)
-  found = pca.components(problem, "bad", "base", mean_D)
-  # One product of 8 rows has 8 roundings; sums over batches have none.
-  np.testing.assert_allclose(
-    found.variance_C, values_D, atol=8 * 6e-8 * values_D[0]
+  total_DD, trace = pca._second_moment(
+    problem, "bad", "base", np.zeros(8), None, "sums"
   )
+  assert total_DD.min() > 2**24
+  np.testing.assert_array_equal(total_DD, delta_ND.T @ delta_ND)
+  assert trace == np.square(delta_ND).sum()
 
 
 def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(
