@@ -244,15 +244,6 @@ def _lens(diff: Diff, parts: Sequence[Part]) -> list[page.Block]:
   ]
   for part in parts:
     found, null = part.summary, part.summary["null"]
-    strongest = found["lens"]["promoted"][:1]
-    limit = null["random_strongest_logit"]["max"]
-    verdict = ""
-    if strongest and limit is not None:
-      verdict = (
-        f"strongest word {say.number(strongest[0][1])}; of"
-        f" {null['random_directions']} random directions at most"
-        f" {say.number(limit)}"
-      )
     rows = [_words("mean", found["lens"])]
     rows += [
       _words(f"token {i + 1}", one) for i, one in enumerate(found["positions"])
@@ -264,11 +255,24 @@ def _lens(diff: Diff, parts: Sequence[Part]) -> list[page.Block]:
         "kind": "words",
         "title": f"{found['compared'].replace(' - ', ' − ')}, mean over"
         f" {found['contexts']:,} contexts",
-        "note": verdict,
+        "note": _strongest(found["lens"], null),
         "rows": rows,
       }
     )
   return blocks
+
+
+def _strongest(lens: dict[str, Any], null: dict[str, Any]) -> str:
+  """Whether the words say more than those of random directions."""
+  limit = null["random_strongest_logit"]["max"]
+  if not lens["promoted"] or limit is None:
+    return ""
+  strongest = lens["promoted"][0][1]
+  beyond = "stronger than" if strongest > limit else "no stronger than"
+  return (
+    f"{beyond} chance: strongest word {say.number(strongest)}, of"
+    f" {null['random_directions']} random directions {say.number(limit)}"
+  )
 
 
 def _words(name: str, read: dict[str, Any]) -> dict[str, Any]:

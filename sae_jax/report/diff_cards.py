@@ -9,6 +9,7 @@ from sae_jax.report import diff_tables, diff_words, latents, page, say
 from sae_jax.report.diff_entry import Diff
 
 _OPEN, _TOP = 4, 8  # strongest contexts per view: unfolded, and in all
+_REASONS = 4  # rankings named above a card
 
 
 def section(diff: Diff) -> page.Section:
@@ -52,7 +53,7 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
     "id": diff.anchor(card["dictionary"], card["latent"]),
     "latent": card["latent"],
     "dictionary": card["dictionary"],
-    "why": [_why(why) for why in card["why"]],
+    "why": _reasons(card["why"]),
     "label": _label(card["label"]),
     "lens": [
       {"name": name, "words": diff_words.words(lens[key], len(lens[key]))}
@@ -76,6 +77,15 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
       _view(name, contexts) for name, contexts in card["contexts"].items()
     ],
   }
+
+
+def _reasons(found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+  """The ranking it was chosen for, then those whose test it passes."""
+  passed = [why for why in found[1:] if why["changed"] is not False]
+  shown = [_why(why) for why in (*found[:1], *passed[: _REASONS - 1])]
+  if more := len(found) - len(shown):
+    shown.append({"text": f"and {more} more rankings", "direction": "more"})
+  return shown
 
 
 def _why(why: dict[str, Any]) -> dict[str, str]:

@@ -109,7 +109,8 @@ def _ranked(diff: Diff) -> page.Section:
       " ones do not pass the rule. “Fires on” is the share of tokens on which a"
       " latent is active, “effect” the mean over the standard deviation"
       f" between {found['group_kind']}, “stable” the share of resamples in"
-      f" which it stays among the first {found['statistics']['top']:,}."
+      f" which it stays among the first {found['statistics']['top']:,}. Where a"
+      " control is subtracted, risen and fallen are relative to it."
     )
   ]
   for part in diff.claims:

@@ -198,7 +198,13 @@ def arms(diff: Diff) -> list[page.Block]:
   return [
     {
       "kind": "arms",
-      "arms": [{"name": a.name, "role": a.role} for a, _ in columns],
+      "arms": [
+        {
+          "name": "base again" if a.name == diff_entry.NULL else a.name,
+          "role": a.role,
+        }
+        for a, _ in columns
+      ],
       "rows": [
         {
           **reference(diff, "sae", int(n)),

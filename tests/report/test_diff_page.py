@@ -224,7 +224,7 @@ def test_cards_show_every_model_on_one_scale(made, written, page):
 def test_baselines_and_methods_are_there(page):
   for words in (
     "bad 8.5 % 7.8 % 3e-05 % 0.65 0.97 (0.95 to 0.98)",
-    "strongest word 5.30; of 20 random directions at most 4.10",
+    "stronger than chance: strongest word 5.30, of 20 random directions 4.10",
     "Spearman correlation",
     "Shared of the top 100",
     "Δ-attribution: bad − base; 5 changed",
