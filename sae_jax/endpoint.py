@@ -136,8 +136,9 @@ class Endpoint:
     self._sleep = sleep
     self._key = _key(config)
     self._url = config.base_url.rstrip("/") + "/chat/completions"
-    self._opener = urllib.request.build_opener(_NoRedirect())
+    self._opener = _opener(config)
     self._lock = threading.Lock()
+    self._stopped = False
     self._failed_in_a_row = 0
 
   def check(self) -> None:
@@ -201,6 +202,7 @@ class Endpoint:
       try:
         return [waiting[key].result() for key in keys]
       except BaseException:
+        self._stopped = True  # Ctrl-C does not wait for retries
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
@@ -225,7 +227,7 @@ class Endpoint:
       try:
         return _reply(self._post(body), self.config.model)
       except _Transient as error:
-        if attempt == self.config.retries:
+        if attempt == self.config.retries or self._stopped:
           raise
         wait = _FIRST_WAIT * 2**attempt * jitter.uniform(0.5, 1.0)
         if error.wait is not None:
@@ -314,6 +316,15 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
   def redirect_request(self, req, fp, code, msg, headers, newurl):
     return None
+
+
+def _opener(config: EndpointConfig) -> urllib.request.OpenerDirector:
+  """Goes through the environment's proxy, but not to this machine itself."""
+  handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+  host = urllib.parse.urlsplit(config.base_url).hostname or ""
+  if host in ("localhost", "::1") or host.startswith("127."):
+    handlers.append(urllib.request.ProxyHandler({}))
+  return urllib.request.build_opener(*handlers)
 
 
 def _key(config: EndpointConfig) -> str:

@@ -5,7 +5,9 @@
 import email.utils
 import json
 import logging
+import os
 import pathlib
+import signal
 import time
 
 import chat_server
@@ -20,8 +22,6 @@ KEY = "sk-secret-1234567890"
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
   monkeypatch.setenv("TEST_CHAT_KEY", KEY)
-  for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-    monkeypatch.delenv(name, raising=False)
 
 
 def open_endpoint(server, cache=None, waits=None, **fields):
@@ -57,6 +57,35 @@ def test_a_question_and_its_answer():
     }
   ]
   assert "Authorization" not in s.headers[0]
+
+
+def test_a_local_server_needs_no_proxy(monkeypatch):
+  monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+  monkeypatch.delenv("no_proxy", raising=False)
+  with chat_server.serve(lambda *_: chat_server.completion("x")) as s:
+    assert open_endpoint(s, retries=0).ask(HELLO).text == "x"
+  remote = endpoint.EndpointConfig(
+    base_url="http://models.example/v1", model="m", retries=0
+  )
+  with pytest.raises(endpoint.EndpointError, match="refused"):
+    endpoint.Endpoint(remote).ask(HELLO)  # by the proxy
+
+
+def test_an_interrupted_job_waits_for_no_retries():
+  """Ctrl-C in the main thread: those asked already end, no more are asked."""
+  answers = (503, b"")
+  with chat_server.serve(lambda *_: answers) as s:
+    chat = open_endpoint(s, concurrency=1, retries=1000)
+
+    def interrupt(seconds):
+      if len(s.bodies) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(0.01)
+
+    chat._sleep = interrupt
+    with pytest.raises(KeyboardInterrupt):
+      chat.ask_all([[{"role": "user", "content": str(n)}] for n in range(9)])
+    assert 3 <= len(s.bodies) < 100
 
 
 def test_what_a_server_decides_is_left_out():
@@ -273,7 +302,11 @@ def test_a_check_finds_what_is_wrong_before_long_work():
   with chat_server.serve(lambda *_: chat_server.completion("ok")) as s:
     open_endpoint(s).check()
     assert len(s.bodies) == 1
-    closed = open_endpoint(s, retries=0)
+  closed = endpoint.Endpoint(
+    endpoint.EndpointConfig(
+      base_url="http://127.0.0.1:1/v1", model="m", retries=0
+    )
+  )
   with pytest.raises(errors.InputError, match=r"does not work.*refused"):
     closed.check()
   with (

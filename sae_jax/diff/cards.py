@@ -137,6 +137,7 @@ def _row(columns: Mapping[str, np.ndarray], latent: int) -> dict[str, Any]:
   return {
     name: value
     for name, value in values.items()
+    if name != "latent"
     if not isinstance(value, float) or np.isfinite(value)
   }
 

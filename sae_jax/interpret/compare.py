@@ -65,7 +65,7 @@ class _Example:
   kind: str  # "top" or "quantile"
   quantile: float | None
   by: list[str]  # the models in which it was found
-  hit: np.void  # of best.HIT, in the first of them
+  hit: np.void  # of best.HIT, in the one where it is strongest
 
 
 def collect(
@@ -92,9 +92,10 @@ def collect(
     {model: {"fires", "density", "mean", "max", "quantiles": [[q, value], …]}},
     "examples": […]}]}. `models` has those with a store; quantiles are of the
     activations > 0. An example has "kind" ("top" or "quantile"), "quantile",
-    "by" (the models in which it was found), "value", "document", "position",
-    "start", "of", "tokens", and "activations": {model: [number or None where
-    the store kept no row]}. No document's neighbourhood is shown twice.
+    "by" (the models in which it was found), "value" (the largest of them),
+    "document", "position", "start", "of", "tokens", and "activations": {model:
+    [number, or None where the store kept no row]}. No document's neighbourhood
+    is shown twice.
 
   Raises:
     errors.InputError: no such latent, or a live model that does not fit.
@@ -179,15 +180,18 @@ def _pick(
   config: contexts.ContextsConfig,
 ) -> list[_Example]:
   """The strongest of every model, strongest first, then some by quantile."""
+  order = list(found)
+  hits = [(name, hit) for name in order for hit in found[name][0].of(slot)]
+  hits.sort(key=lambda pair: -float(pair[1]["value"]))  # ties: first model
   top: list[_Example] = []
-  for name, (strongest, _, _) in found.items():
-    for hit in strongest.of(slot):
-      near = [e for e in top if _shows(e.hit, hit, config)]
-      if not near:
-        top.append(_Example(slot, "top", None, [name], hit))
-      elif name not in near[0].by:
-        near[0].by.append(name)
-  top.sort(key=lambda e: (-float(e.hit["value"]), int(e.hit["row"])))
+  for name, hit in hits:
+    near = [e for e in top if _shows(e.hit, hit, config)]
+    if not near:
+      top.append(_Example(slot, "top", None, [name], hit))
+    elif name not in near[0].by:
+      near[0].by.append(name)
+  for example in top:
+    example.by.sort(key=order.index)
   # Of the first model, or of the one where the latent fires most if it never
   # fires there.
   fires = {name: s.of(slot)["fires"] for name, (_, _, s) in found.items()}

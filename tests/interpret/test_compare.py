@@ -194,8 +194,15 @@ def test_the_strongest_of_each_model_are_shown(dictionary, stores, truth):
         assert covering[0]["activations"][name][at] == pytest.approx(
           value, rel=1e-3
         )
-    values = [e["value"] for e in shown["examples"] if e["kind"] == "top"]
+    shown_tops = [e for e in shown["examples"] if e["kind"] == "top"]
+    values = [e["value"] for e in shown_tops]
     assert values == sorted(values, reverse=True)
+    for e in shown_tops:
+      at = e["position"] - e["start"]
+      assert e["value"] == max(e["activations"][name][at] for name in e["by"])
+      assert e["by"] == [name for name in NAMES if name in e["by"]]
+    if tops:
+      assert values[0] == pytest.approx(max(tops), rel=1e-3)
 
 
 def test_statistics_are_of_every_row(dictionary, stores, truth):
