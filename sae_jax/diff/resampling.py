@@ -90,9 +90,9 @@ def interval(
 
   The hull of Student's interval and the bootstrap-t interval. For 44 prompts
   and lognormal activations that are zero on most of them, percentile, BCa and
-  Student's intervals cover a shifted mean in 65-87 % of cases instead of 95
+  Student's intervals cover a shifted mean in 63-87 % of cases instead of 95
   (the long tail is seldom drawn), the bootstrap-t in 84-91; it in turn covers
-  zero in 86-92 % only, where Student's has 96-99. The hull has the better of
+  zero in 86-92 % only, where Student's has 96-100. The hull has the better of
   both.
 
   Args:
