@@ -181,7 +181,7 @@ def _trace(
     "x": plots.short(cloud.columns["score"][at]),
     "y": plots.short(cloud.height[at]),
     "customdata": latents,
-    "text": [_hover(diff, cloud, i, brief=quiet) for i in at],
+    "text": [_hover(diff, cloud, i, brief=quiet) for i in at.tolist()],
     "hovertemplate": "%{text}<extra></extra>",
     "cliponaxis": False,
     "marker": {

@@ -6,11 +6,8 @@ import html
 import json
 import re
 
-import diff_data
 import pytest
 from test_browser import CHROMIUM, browse
-
-from sae_jax import report
 
 pytestmark = [
   pytest.mark.slow,
@@ -106,15 +103,8 @@ addEventListener("load", () => setTimeout(probe, 400));
 <style>html { scroll-behavior: auto !important; }</style>"""
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("page")
-  diff = diff_data.make_diff(folder / "diff")
-  return report.write_report([diff], folder / "page.html")
-
-
-def test_a_browser_draws_it_without_a_word(written, tmp_path):
-  dom, console = browse(written, tmp_path, "--dump-dom")
+def test_a_browser_draws_it_without_a_word(written_diff, tmp_path):
+  dom, console = browse(written_diff, tmp_path, "--dump-dom")
   assert console == []
   figures = dom.count('class="spec"')
   assert figures >= 7
@@ -126,9 +116,11 @@ def test_a_browser_draws_it_without_a_word(written, tmp_path):
 
 # Whether it fits is up to the width, whether it can be read to the scheme.
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (500, "dark")])
-def test_it_fits_reads_and_leads(written, tmp_path, width, scheme):
+def test_it_fits_reads_and_leads(written_diff, tmp_path, width, scheme):
   page = tmp_path / "page.html"
-  page.write_text(written.read_text().replace("</body>", PROBE + "</body>"))
+  page.write_text(
+    written_diff.read_text().replace("</body>", PROBE + "</body>")
+  )
   dom, console = browse(
     page,
     tmp_path,

@@ -4,69 +4,36 @@
 
 import json
 import re
-import shutil
 
-import diff_data
+import diff_card_data
+import diff_summary_data
 import numpy as np
 import plotly.graph_objects
 import pytest
-import report_data
+from diff_pages import anchors, figures
 from test_report import Page
 
-from sae_jax import errors, report
+from sae_jax import report
 from sae_jax.diff import table
 from sae_jax.report import diff_entry, diff_volcano
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-  return diff_data.make_diff(tmp_path_factory.mktemp("made") / "diff")
-
-
-@pytest.fixture
-def diff(made, tmp_path):
-  return shutil.copytree(made, tmp_path / "diff")
+def text(written_diff):
+  return written_diff.read_text()
 
 
 @pytest.fixture(scope="module")
-def written(made, tmp_path_factory):
-  out = tmp_path_factory.mktemp("page") / "page.html"
-  return report.write_report([made], out).read_text()
+def page(text):
+  return Page(text)
 
 
-@pytest.fixture(scope="module")
-def page(written):
-  return Page(written)
-
-
-def write(paths, tmp_path):
-  return Page(report.write_report(paths, tmp_path / "r.html").read_text())
-
-
-def edit(path, change):
-  value = json.loads(path.read_text())
-  change(value)
-  path.write_text(json.dumps(value))
-
-
-def figures(page):
-  return {
-    a["aria-label"].split(".")[0]: spec
-    for (_, a), spec in zip(
-      [t for t in page.tags if "plot" in (t[1].get("class") or "").split()],
-      page.specs,
-      strict=True,
-    )
-  }
-
-
-def anchors(page):
-  return [a["id"] for _, a in page.tags if a.get("id")]
-
-
-def test_the_verdict_counts_what_the_table_holds(made, page):
+def test_the_verdict_counts_what_the_table_holds(made_diff, page):
   found = table.read(
-    made / "latents.parquet", ["changed", "score"], method="frozen", arm="bad"
+    made_diff / "latents.parquet",
+    ["changed", "score"],
+    method="frozen",
+    arm="bad",
   )
   rose = np.sum(found["changed"] & (found["score"] > 0))
   fell = np.sum(found["changed"] & (found["score"] < 0))
@@ -83,11 +50,11 @@ def test_the_verdict_counts_what_the_table_holds(made, page):
     assert words in page.text, words
 
 
-def test_planted_latents_lead_the_rankings(written):
-  ranked = written.split('<table class="ranked">')[1].split("</table>")[0]
+def test_planted_latents_lead_the_rankings(text):
+  ranked = text.split('<table class="ranked">')[1].split("</table>")[0]
   for direction, planted in (
-    ("risen", diff_data.RISEN),
-    ("fallen", diff_data.FALLEN[:3]),
+    ("risen", diff_card_data.RISEN),
+    ("fallen", diff_card_data.FALLEN[:3]),
   ):
     rows = ranked.split(f'<tbody class="{direction}">')[1].split("</tbody>")[0]
     found = re.findall(
@@ -99,22 +66,22 @@ def test_planted_latents_lead_the_rankings(written):
     assert "quiet" not in first.split(">")[0] and "<line" in first
 
 
-def test_tokens_and_names_stay_text(written, page):
-  body = written.rsplit("<main>", 1)[1].split("</main>")[0]
+def test_tokens_and_names_stay_text(text, page):
+  body = text.rsplit("<main>", 1)[1].split("</main>")[0]
   assert "<img" not in body and "https://x" in page.text
-  assert diff_data.MARKUP in page.text
+  assert diff_summary_data.MARKUP in page.text
   assert "\u202e" not in body
   assert page.scripts == 2
   # Plotly reads hover text as markup: it gets it escaped once more.
   hovers = [
-    text
+    words
     for spec in page.specs
     for trace in spec["data"]
-    for text in trace["text"]
-    if "https" in text
+    for words in trace["text"]
+    if "https" in words
   ]
-  assert hovers and not any("<a" in text for text in hovers)
-  assert any('&lt;a href="https://x"' in text for text in hovers)
+  assert hovers and not any("<a" in words for words in hovers)
+  assert any('&lt;a href="https://x"' in words for words in hovers)
 
 
 def test_nothing_is_loaded_and_every_link_leads_somewhere(page):
@@ -139,7 +106,7 @@ def test_volcanoes_hold_what_changed_and_controls_share_their_scale(page):
   bad, good, null = (found[n] for n in ("bad", "good", "base, captured again"))
   names = {trace["name"]: trace for trace in bad["data"]}
   assert {11, 22, 33, 44} == set(names["risen"]["customdata"])
-  assert set(names["fallen"]["customdata"]) == set(diff_data.FALLEN)
+  assert set(names["fallen"]["customdata"]) == set(diff_card_data.FALLEN)
   assert len(names["not changed"]["x"]) == diff_volcano.MOST_OTHERS
   assert [trace["name"] for trace in null["data"]] == ["not changed"]
   for axis in ("xaxis", "yaxis"):
@@ -200,10 +167,10 @@ def test_a_volcano_draws_no_more_than_it_may(tmp_path, changed):
   assert len(json.dumps(figure.spec)) < 400_000
 
 
-def test_cards_show_every_model_on_one_scale(made, written, page):
-  cards = json.loads((made / "cards.json").read_text())["cards"]
+def test_cards_show_every_model_on_one_scale(made_diff, text, page):
+  cards = json.loads((made_diff / "cards.json").read_text())["cards"]
   assert page.count("article", "card") == len(cards)
-  shown = written.split('id="d-sae-11"')[1].split("</article>")[0]
+  shown = text.split('id="d-sae-11"')[1].split("</article>")[0]
   first = shown.split('<ol class="contexts paired">')[1].split("</li>")[0]
   names = re.findall(r'<span class="model">(\w+) <b>([\d.]+)', first)
   assert [name for name, _ in names] == ["base", "bad", "realigned", "good"]
@@ -239,74 +206,9 @@ def test_baselines_and_methods_are_there(page):
   )
 
 
-def test_an_unfinished_diff_says_how_far_it_is(diff, tmp_path):
-  for name in ("manifest.json", "summary.json", "cards.json"):
-    (diff / name).unlink()
-  (diff / "latents.parquet").unlink()
-  page = write([diff], tmp_path)
-  assert "is not finished" in page.text
-  assert "Finished so far: attribution.bad, delta.bad" in page.text
-  assert f"sae-jax diff --config=FILE.py --out={diff}" in page.text
-
-
-def test_what_is_missing_is_said(diff, tmp_path):
-  (diff / "cards.json").unlink()
-
-  def strip(summary):
-    summary["parts"] = [
-      p | {"control": ""}
-      for p in summary["parts"]
-      if (p["method"], p["arm"]) == ("frozen", "bad")
-    ]
-    summary["controls"] = {}
-    summary["agreement"] = {
-      "labels": ["frozen/bad"],
-      "spearman": [[1.0]],
-      "overlap": [[1.0]],
-      "top": 100,
-    }
-    summary["warnings"] = ["bad: no matched control <b>"]
-
-  edit(diff / "summary.json", strip)
-  page = write([diff], tmp_path)
-  for words in (
-    "No control tells how many latents the same rule finds in nothing",
-    "It has no control: part of this is any fine-tuning's style.",
-    "There are no cards of latents.",
-    "--config.cards.latents=24",
-    "There are no controls.",
-    "Only one method ranked the latents",
-    "There is no baseline without a dictionary beside the claims.",
-    "bad: no matched control <b>",
-  ):
-    assert words in page.text, words
-
-
-def test_methods_without_a_test_make_no_claim(diff, tmp_path):
-  edit(
-    diff / "summary.json",
-    lambda s: s.update(
-      parts=[p for p in s["parts"] if p["method"] in ("match", "stagewise")]
-    ),
-  )
-  page = write([diff], tmp_path)
-  assert "No method that tests latents was run" in page.text
-  assert "No method that gives p-values was run" in page.text
-
-
-def test_a_model_against_itself_has_nothing_to_report(tmp_path):
-  path = diff_data.make_diff(tmp_path / "same", latents=200, still=True)
-  page = write([path], tmp_path)
-  assert "bad : no latent of 200 changed beyond its control good." in page.text
-  assert not any(
-    trace["name"] in ("risen", "fallen")
-    for name, spec in figures(page).items()
-    if name in ("bad", "realigned", "good", "base, captured again")
-    for trace in spec["data"]
-  )
-
-
-def test_only_needed_columns_are_read(diff, tmp_path, monkeypatch):
+def test_it_reads_only_what_it_needs_and_writes_the_same_twice(
+  made_diff, text, tmp_path, monkeypatch
+):
   read, asked = table.read, []
 
   def watched(path, columns=None, **filters):
@@ -314,35 +216,9 @@ def test_only_needed_columns_are_read(diff, tmp_path, monkeypatch):
     return read(path, columns, **filters)
 
   monkeypatch.setattr(table, "read", watched)
-  write([diff], tmp_path)
+  again = report.write_report([made_diff], tmp_path / "again.html")
+  assert again.read_text() == text
   assert asked
   for columns, filters in asked:
     assert columns and len(columns) < len(table.COLUMNS)
     assert filters["method"] and filters["arm"]
-
-
-def test_diffs_runs_and_evaluations_share_a_page(diff, tmp_path):
-  other = shutil.copytree(diff, tmp_path / "other")
-  run = report_data.make_run(tmp_path / "run")
-  evaluation = report_data.make_evaluation(tmp_path / "eval", run=str(run))
-  page = write([run, diff, evaluation, other], tmp_path)
-  targets = anchors(page)
-  assert len(targets) == len(set(targets))
-  groups = [a for t, a in page.tags if t == "p" and a.get("class") == "group"]
-  assert len(groups) == 3
-  assert page.text.index("Verdict") < page.text.index("Loss recovered")
-  assert "other: What changed in bad and realigned" in page.text
-  for _, attrs in page.tags:
-    link = attrs.get("href") or ""
-    assert not link.startswith("#") or link[1:] in targets
-
-
-def test_the_page_does_not_depend_on_when_it_is_made(made, written, tmp_path):
-  again = report.write_report([made], tmp_path / "again.html")
-  assert again.read_text() == written
-
-
-def test_a_broken_summary_is_named(diff, tmp_path):
-  (diff / "summary.json").write_text("{")
-  with pytest.raises(errors.InputError, match=r"summary\.json"):
-    write([diff], tmp_path)
