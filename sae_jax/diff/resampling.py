@@ -37,7 +37,8 @@ def draw(seed: int, groups: int, arms: int, resamples: int) -> Draws:
   """Draws from one counter-based generator per kind of resample."""
 
   def generator(kind: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, kind]))
+    key = np.array([seed % 2**64, kind], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
   def counts(kind: int, size: int) -> np.ndarray:
     even = np.full(size, 1 / size)

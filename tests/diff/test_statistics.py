@@ -198,6 +198,14 @@ def test_nothing_at_all_is_measured_without_a_warning():
   assert found.summary["shuffled"]["false_discovery_rate"] is None
 
 
+def test_any_seed_draws_other_resamples():
+  draws = [resampling.draw(seed, 9, 1, 30) for seed in (-1, 0, 1, 2**64)]
+  first, second = draws[0].weight_RG, draws[1].weight_RG
+  assert (first != second).any() and (first != draws[2].weight_RG).any()
+  assert (first.sum(1) == 9).all() and (np.abs(draws[0].sign_RG) == 1).all()
+  assert (second == draws[3].weight_RG).all()  # modulo 2⁶⁴
+
+
 def test_few_groups_cannot_show_a_change():
   z_GF = np.zeros((44, 2))
   z_GF[:4, 0] = 100.0  # a burst in four prompts
@@ -321,7 +329,7 @@ def test_memory_is_bounded_whatever_the_number_of_latents():
 
   def peak(latents):
     tracemalloc.start()
-    statistics.estimate(block, np.ones(64), latents, settings(resamples=1000))
+    statistics.estimate(block, np.ones(64), latents, settings(resamples=400))
     top = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return top
