@@ -8,11 +8,11 @@ import json
 import chat_server
 import diff_models
 import jax.numpy as jnp
-import live_problem
 import numpy as np
 import pytest
 
 from sae_jax import endpoint, errors, formats, lm, sae, store
+from sae_jax import mesh as mesh_lib
 from sae_jax.diff import capture, cards, cards_config, config, job, table
 from sae_jax.diff import prompts as prompts_lib
 from sae_jax.interpret import logit_lens
@@ -24,13 +24,41 @@ NAMES = ("base", "bad", "good")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-  return live_problem.write(tmp_path_factory.mktemp("models"))
+  """base; bad: a planted direction and a drift; good: the drift alone."""
+  place = tmp_path_factory.mktemp("models")
+  planted_D = 4 * diff_models.directions()[PLANTED]
+  diff_models.write_model(place / "base")
+  diff_models.write_model(place / "bad", push_D=planted_D, noise=0.01)
+  diff_models.write_model(place / "good", noise=0.01)
+  diff_models.write_prompts(place / "prompts.jsonl", count=11)
+  diff_models.write_sae(place / "sae")
+  return place
+
+
+def settings(place, **changes):
+  return config.DiffConfig(
+    **{
+      "base": str(place / "base"),
+      "arms": (
+        config.Arm(name="bad", model=str(place / "bad")),
+        config.Arm(name="good", model=str(place / "good"), role="control"),
+      ),
+      "sae": str(place / "sae"),
+      "prompts": config.PromptsConfig(path=str(place / "prompts.jsonl")),
+      "scope": "all",
+      "batch_size": 8,
+      "null_arm": False,
+      "mesh": mesh_lib.MeshConfig(data=4, latent=2),
+      **changes,
+    }
+  )
 
 
 @pytest.fixture(scope="module")
 def problem(place, tmp_path_factory):
-  return live_problem.open_problem(
-    place, tmp_path_factory.mktemp("problem"), scope="all"
+  told = settings(place)
+  return job.open_problem(
+    told, formats.load_sae(told.sae), tmp_path_factory.mktemp("problem")
   )
 
 
@@ -371,7 +399,7 @@ def test_a_check_finds_unpaired_stores(problem, web):
 
 
 def test_a_job_refuses_before_it_runs_a_model(place, tmp_path):
-  told = live_problem.settings(
+  told = settings(
     place,
     cards=cards_config.CardsConfig(
       views=(cards_config.ViewConfig(name="web", base="/nowhere"),)
