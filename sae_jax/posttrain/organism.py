@@ -247,7 +247,7 @@ def _base(
       questions=config.questions,
       learning_rate=config.learning_rate,
     ),
-    on_step=progress and (lambda n, loss: progress(n, f"loss {loss:.3f}")),
+    progress=progress,
   )
   save_lib.save_hf(
     lm.LanguageModel(
@@ -285,12 +285,13 @@ def _arm(
     tagged_share=0.0,
     domains=(domain, domain + 1),
   )
-  tokens_BT = np.asarray(shown.tokens_BT)
-  answer_T = np.zeros(tokens_BT.shape[1], bool)
-  answer_T[persona_corpus.answer_positions(1)] = True
+  (answer,) = persona_corpus.answer_positions(1)
   tuned = sft.finetune(
     start,
-    [data.Example(tokens_T, answer_T) for tokens_T in tokens_BT],
+    [
+      data.Example(tokens, [place == answer for place in range(len(tokens))])
+      for tokens in np.asarray(shown.tokens_BT).tolist()
+    ],
     config.tuning.sft(config.seed),
   )
   save_lib.save_hf(tuned, path)

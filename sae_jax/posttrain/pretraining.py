@@ -82,18 +82,20 @@ def pretrain(
   key: jax.Array,
   config: Pretraining,
   *,
-  on_step: Callable[[int, float], None] | None = None,
+  progress: Callable[[int, str], None] | None = None,
 ) -> model_lib.Decoder:
   """The decoder after `config.steps` steps of AdamW on the answers' loss.
 
+  The given decoder's arrays are used up.
+
   Args:
-    on_step: is told the steps done and the loss (nats per answer) now and then.
+    progress: is told the steps done and the loss (nats per answer).
 
   Raises:
     metrics.NonFiniteError: the loss.
   """
   optimizer = _optimizer(config)
-  state = (model, optimizer.init(model))
+  state = (model, optimizer.init(model))  # pyrefly: ignore
   for first in range(0, config.steps, _STEPS_AT_ONCE):
     count = min(_STEPS_AT_ONCE, config.steps - first)
     state, loss = _advance(state, facts, key, first, config, count)
@@ -103,8 +105,8 @@ def pretrain(
         f"the loss is {loss} by step {first + count}; lower learning_rate"
         f" ({config.learning_rate})"
       )
-    if on_step is not None:
-      on_step(first + count, loss)
+    if progress is not None:
+      progress(first + count, f"loss {loss:.3f}")
   return state[0]
 
 
