@@ -7,6 +7,7 @@ import json
 
 import chat_server
 import diff_models
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +21,14 @@ from sae_jax.interpret import logit_lens
 HOOK, D, F = diff_models.HOOK, diff_models.D, diff_models.F
 PLANTED = diff_models.PLANTED
 NAMES = ("base", "bad", "good")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """Halves XLA's compile time, which is most of what these tests take."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
