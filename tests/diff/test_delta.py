@@ -5,6 +5,7 @@
 import dataclasses
 
 import fake_evidence
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def write(directory, **arrays):
       write_rows=128,
       model=name,
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """Halves XLA's compile time, which is most of what these tests take."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +122,14 @@ def differences(stores, name):
   return view.read(HOOK, 0, ROWS), view.positions(0, ROWS)[:, 0]
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 4), (2, 2, 2)])
+@pytest.mark.parametrize(
+  "shape",
+  [
+    (2, 2, 2),
+    pytest.param((1, 1, 1), marks=pytest.mark.slow),
+    pytest.param((1, 2, 4), marks=pytest.mark.slow),
+  ],
+)
 def test_columns_equal_numpy(stores, tmp_path, shape):
   directory, _, _ = stores
   dictionary = fake_evidence.make_dictionary(LATENTS, WIDTH, k=4, seed=3)

@@ -122,6 +122,7 @@ def test_a_harvest_that_stops_anywhere_ends_byte_equal(tmp_path, lanes):
     assert tree(out) == expected
 
 
+@pytest.mark.slow
 def test_several_processes_killed_at_random_end_byte_equal(tmp_path):
   fake_harvest.run(tmp_path / "base", rows=1500, lanes=3)
   whole = tmp_path / "whole"

@@ -5,6 +5,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,14 @@ from sae_jax.train import run as run_lib
 
 HOOK = "blocks.0.hook_resid_post"
 ROWS, WIDTH, LATENTS = 768, 16, 32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  """Halves XLA's compile time, which is most of what these tests take."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,7 @@ def test_a_run_on_differences_equals_one_on_a_store_of_them(
   assert about["sae_jax_minus"] == read["minus"]
 
 
-def interrupted(config, out, monkeypatch, step):
+def interrupted(config, out, step):
   """A run that ends as a kill does, at a step that has no checkpoint."""
   plain = run_lib.Run.log
 
@@ -124,20 +133,19 @@ def interrupted(config, out, monkeypatch, step):
       raise KeyboardInterrupt
     plain(self, at, scalars)
 
-  with monkeypatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch:
     patch.setattr(run_lib.Run, "log", log)
     with pytest.raises(KeyboardInterrupt):
       job.run(config, str(out))
 
 
-def test_a_resumed_run_is_bit_equal(
-  stores, config, start, tmp_path, monkeypatch
-):
+@pytest.mark.slow
+def test_a_resumed_run_is_bit_equal(stores, config, start, tmp_path):
   config = dataclasses.replace(
     config, minus=str(stores / "base"), init_from=str(start)
   )
   job.run(config, str(tmp_path / "whole"))
-  interrupted(config, tmp_path / "run", monkeypatch, 6)
+  interrupted(config, tmp_path / "run", 6)
   # What was read may have moved.
   moved = tmp_path / "moved"
   moved.symlink_to(start)
@@ -146,6 +154,17 @@ def test_a_resumed_run_is_bit_equal(
   )
   assert_same(tmp_path / "run", tmp_path / "whole")
   assert trace(tmp_path / "run") == trace(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def unfinished(stores, config, start, tmp_path_factory):
+  """The config of a run that was cut off early, and where it is."""
+  config = dataclasses.replace(
+    config, minus=str(stores / "base"), init_from=str(start)
+  )
+  out = tmp_path_factory.mktemp("unfinished") / "run"
+  interrupted(config, out, 2)
+  return config, out
 
 
 @pytest.mark.parametrize(
@@ -158,12 +177,9 @@ def test_a_resumed_run_is_bit_equal(
   ],
 )
 def test_a_run_does_not_go_on_with_something_else(
-  stores, config, start, tmp_path, monkeypatch, change, message
+  stores, unfinished, start, tmp_path, change, message
 ):
-  config = dataclasses.replace(
-    config, minus=str(stores / "base"), init_from=str(start)
-  )
-  interrupted(config, tmp_path / "run", monkeypatch, 2)
+  config, out = unfinished
   loaded = formats.load_sae(start)
   p = dataclasses.replace(loaded.params, b_enc_F=loaded.params.b_enc_F + 1)
   formats.save_sae(dataclasses.replace(loaded, params=p), tmp_path / "other")
@@ -176,7 +192,7 @@ def test_a_run_does_not_go_on_with_something_else(
     config, **{k: places.get(v, v) for k, v in change.items()}
   )
   with pytest.raises(errors.InputError, match=message):
-    job.run(other, str(tmp_path / "run"))
+    job.run(other, str(out))
 
 
 def test_training_starts_at_the_dictionary(config, start, tmp_path):
