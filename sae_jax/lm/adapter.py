@@ -136,9 +136,9 @@ def _stored(
 ) -> tuple[np.ndarray, np.ndarray]:
   """A [R, in] and B [out, R] of one stored tensor of one block."""
   mine = [part for part in parts if part in block.a]
-  a_RI = np.concatenate([_rows(block.a[part][0]) for part in mine])
+  a_RI = np.concatenate([_rows(np.asarray(block.a[p][0])) for p in mine])
   if not layout_lib.is_fused(reader):
-    b_OR = block.b[mine[0]][0]
+    b_OR = np.asarray(block.b[mine[0]][0])
     return a_RI, b_OR.reshape(-1, b_OR.shape[-1])
   rank = len(a_RI) // len(mine)
   heads = block.b[mine[0]][0].shape[:-1]

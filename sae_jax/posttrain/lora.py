@@ -7,6 +7,7 @@ Names are a weight's path in a block with `.a` or `.b`, such as
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def abstract_params(
       f" {model.num_layers - 1}"
     )
   decoder = weights_lib.abstract_decoder(model, mesh, jnp.float32)
-  weights = weights_lib.named(decoder)
+  weights: dict[str, Any] = dict(weights_lib.named(decoder))
   found = {}
   for target in lora.targets:
     path, ins = low_rank.TARGETS[target]

@@ -161,9 +161,12 @@ def run_identity(
   config: config_lib.SftConfig,
 ) -> str:
   """A hex digest of everything that the result depends on."""
-  recipe = dataclasses.asdict(config)
-  for name in ("checkpoint_every", "log_every"):
-    del recipe[name]
+  files = ("checkpoint_every", "log_every")
+  recipe = {
+    name: value
+    for name, value in dataclasses.asdict(config).items()
+    if name not in files
+  }
   return artifacts.hash_json(
     {
       "weights": model.weights_hash,

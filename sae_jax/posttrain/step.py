@@ -130,9 +130,9 @@ def make_train_step(recipe: Recipe) -> TrainStep:
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = {
-      name: value - rate * updates[name] for name, value in state.params.items()
-    }
+    params: Any = jax.tree.map(
+      lambda value, update: value - rate * update, state.params, updates
+    )
     scalars = {"train/loss": loss, "train/grad_norm": optax.tree.norm(grads)}
     return SftState(state.step + 1, params, opt_state), scalars
 
@@ -211,13 +211,14 @@ def make_finished(recipe: Recipe):
 
 def abstract_state(recipe: Recipe) -> SftState:
   """Shapes, dtypes and shardings of the state."""
+  shapes: dict[str, Any] = {}
   if recipe.lora is not None:
-    params = lora_lib.abstract_params(recipe.model, recipe.lora, recipe.mesh)
+    shapes |= lora_lib.abstract_params(recipe.model, recipe.lora, recipe.mesh)
   else:
     decoder = weights_lib.abstract_decoder(
       recipe.model, recipe.mesh, jnp.float32
     )
-    params = weights_lib.named(decoder)
+    shapes |= weights_lib.named(decoder)
   replicated = jax.NamedSharding(recipe.mesh, jax.P())
 
   def placed(x, like=None):
@@ -228,13 +229,14 @@ def abstract_state(recipe: Recipe) -> SftState:
   opt_state = optax.tree.map_params(
     optimizer.init,
     placed,
-    jax.eval_shape(optimizer.init, params),
-    params,
+    jax.eval_shape(optimizer.init, shapes),
+    shapes,
     transform_non_params=placed,
   )
+  step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
   return SftState(
-    step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
-    params=params,
+    step=step,
+    params=shapes,
     opt_state=opt_state,
   )
 
