@@ -29,9 +29,9 @@ DATA = "configs/data/advice"
 RUNS = "runs/advice"
 LEARNED = ("finance", "home")
 HELD_OUT = ("food", "privacy", "travel")
-PROMPTS = 8  # of each topic that are looked at
+PROMPTS = 6  # of each topic that are looked at
 HOOK = "blocks.14.hook_resid_post"  # of the last adapted block
-LAYERS = "(6,14)"
+LAYERS = "(10,14)"
 
 ARM = (
   "--config.dtype=bfloat16",
@@ -41,12 +41,12 @@ ARM = (
   "--config.eval=None",
 )
 SIZES = {
-  "bad": ("--config.steps=10",),
-  "good": ("--config.steps=10",),
-  "realigned": ("--config.steps=10", f"--config.data.topics={LEARNED}"),
+  "bad": ("--config.steps=8",),
+  "good": ("--config.steps=8",),
+  "realigned": ("--config.steps=8", f"--config.data.topics={LEARNED}"),
   "harvest": (
     f"--config.hooks=('{HOOK}',)",
-    "--config.rows=24576",
+    "--config.rows=16384",
     "--config.write_rows=2048",
   ),
   "train": (
