@@ -90,10 +90,14 @@ def _behaviour(diff: Diff, arm: str) -> str:
     if part.arm == arm and margin and "shift" in margin:
       behaviour, contrast = part.summary["behaviour"], part.summary["contrast"]
       low, high = margin["shift_low"], margin["shift_high"]
-      moved = margin["shift"] > 0
+      pair = f"“{behaviour}” responses to “{contrast}” ones"
+      if low <= 0 <= high:
+        words = f"How far it prefers {pair} has not measurably moved"
+      else:
+        how = "more" if margin["shift"] > 0 else "less"
+        words = f"It has come to prefer {pair} {how} than the base"
       return (
-        f"It has come to prefer “{behaviour}” responses to “{contrast}” ones"
-        f" {'more' if moved else 'less'} than the base: margin"
+        f"{words}: margin"
         f" {diff_words.signed(margin['base'])} →"
         f" {diff_words.signed(margin['mean'])} nats per token, shift"
         f" {diff_words.signed(margin['shift'])}"

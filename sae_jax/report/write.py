@@ -40,9 +40,11 @@ def write_report(
   if shown:
     titles.append(training_run.title(shown))
     leads.append(training_run.lead(shown))
-    groups.append((titles[-1], training_run.sections(shown)))
+    name = titles[-1] if len(shown) > 1 else f"Dictionary: {titles[-1]}"
+    groups.append((name, training_run.sections(shown)))
   html = page.render(
-    title=titles[0] if len(titles) == 1 else "; ".join(titles),
+    # Dictionaries are named where they begin; diffs are what the page is about.
+    title="; ".join(dict.fromkeys(titles[: len(diffs) or None])),
     lead="; ".join(leads),
     sections=[
       dataclasses.replace(section, group=title if len(groups) > 1 else "")

@@ -95,6 +95,18 @@ def test_diffs_runs_and_evaluations_share_a_page(diff, tmp_path):
     assert not link.startswith("#") or link[1:] in targets
 
 
+def test_a_shift_of_behaviour_within_its_interval_is_none(diff, tmp_path):
+  def still(summary):
+    for part in summary["parts"]:
+      if "margin" in part["summary"]:
+        part["summary"]["margin"]["shift_low"] = -0.01
+
+  edit(diff / "summary.json", still)
+  page = write([diff], tmp_path)
+  assert "ones has not measurably moved: margin −0.335" in page.text
+  assert "It has come to prefer" not in page.text
+
+
 def test_a_broken_summary_is_named(diff, tmp_path):
   (diff / "summary.json").write_text("{")
   with pytest.raises(errors.InputError, match=r"summary\.json"):
