@@ -146,13 +146,15 @@ def test_the_sharded_lens_is_the_unsharded_one(place, tmp_path, shape):
 
 def test_groups_and_limits_are_kept(place, tmp_path, monkeypatch):
   problem = make(
-    place, tmp_path, groups=5, lens=told(place, contexts=13), batch_size=3
+    place, tmp_path, groups=5, lens=told(place, contexts=13), batch_size=8
   )
   sums_GPD, n_G = lens.position_sums(problem, "base")
   assert sums_GPD.shape == (5, POSITIONS, problem.evidence.d_model)
   assert n_G.tolist() == [3, 3, 3, 2, 2]
   x_NPD = activations(place, problem, "base")[:13]
-  np.testing.assert_allclose(sums_GPD[3], x_NPD[[3, 8]].sum(0), atol=CLOSE)
+  # The first batch of 8 holds two contexts of groups 0, 1 and 2.
+  wanted_GPD = [x_NPD[group::5].sum(0) for group in range(5)]
+  np.testing.assert_allclose(sums_GPD, wanted_GPD, atol=CLOSE)
   monkeypatch.setattr(lens, "_sum", None)  # kept: not made again
   again_GPD, _ = lens.position_sums(problem, "base")
   np.testing.assert_array_equal(again_GPD, sums_GPD)
