@@ -128,7 +128,7 @@ def inputs(
       others[f"stagewise {name}"] = path
   for name, path in others.items():
     found[name] = _fingerprint(formats.load_sae(path))
-  return found
+  return found | cards.inputs(config)
 
 
 def _hook(config: config_lib.DiffConfig, dictionary: sae.Sae) -> str:

@@ -98,9 +98,10 @@ def components(
 def _finish(sum_PP, basis_DP, trace, mean_D, rows, exact) -> Components:
   p = len(sum_PP)
   count = min(COMPONENTS, p)
-  values_C, vectors_PC = scipy.linalg.eigh(
+  found: Any = scipy.linalg.eigh(
     sum_PP / rows, subset_by_index=(p - count, p - 1)
   )
+  values_C, vectors_PC = found
   vectors_CD = (basis_DP @ vectors_PC[:, ::-1]).T
   side_C = np.where(vectors_CD @ mean_D < 0, -1.0, 1.0)
   square = float(np.sum((sum_PP / rows) ** 2))

@@ -153,15 +153,16 @@ def _tokens(
   tokenizer: tokenizer_lib.Tokenizer,
   chat: bool,
 ) -> tuple[int, ...]:
-  messages, prompt = record.get("messages"), record.get("prompt")
-  if messages is None and not (isinstance(prompt, str) and prompt):
-    raise errors.InputError(
-      f'{place}: there is neither a "prompt" (text) nor "messages"; fields'
-      f" here: {', '.join(sorted(record)) or 'none'}"
-    )
-  if messages is None and not chat:
-    return tuple(tokenizer.encode(prompt))
+  messages: Any = record.get("messages")
   if messages is None:
+    prompt = record.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+      raise errors.InputError(
+        f'{place}: there is neither a "prompt" (text) nor "messages"; fields'
+        f" here: {', '.join(sorted(record)) or 'none'}"
+      )
+    if not chat:
+      return tuple(tokenizer.encode(prompt))
     messages = [{"role": "user", "content": prompt}]
   if config.system:
     messages = [{"role": "system", "content": config.system}, *messages]

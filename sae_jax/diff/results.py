@@ -132,5 +132,5 @@ def _write_directions(path: pathlib.Path, parts: list[table.Part]) -> None:
     for name, vector_D in part.directions.items()
   }
   data = io.BytesIO()
-  np.savez(data, **arrays)
+  np.savez(data, allow_pickle=False, **arrays)
   artifacts.write_bytes_atomic(path, data.getvalue())

@@ -124,7 +124,8 @@ def write_part(directory: pathlib.Path, part: Part) -> None:
   directory.mkdir(exist_ok=True)
   stem = directory / f"{part.method}.{part.arm}"
   arrays = io.BytesIO()
-  np.savez(arrays, **{k: np.float32(v) for k, v in part.directions.items()})
+  vectors = {k: v.astype(np.float32) for k, v in part.directions.items()}
+  np.savez(arrays, allow_pickle=False, **vectors)
   artifacts.write_bytes_atomic(
     stem.with_name(stem.name + ".npz"), arrays.getvalue()
   )
@@ -213,8 +214,7 @@ def read(
   wanted = list(dict.fromkeys([*names, *mixed]))
   found = file.read_row_groups(groups, columns=wanted)
   for name in mixed:
-    same = pc.equal(pc.cast(found[name], pa.string()), keep[name])
-    found = found.filter(same)
+    found = found.filter(pc.field(name) == keep[name])
   return {name: _numpy(found[name], COLUMNS[name]) for name in names}
 
 
