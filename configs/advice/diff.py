@@ -16,7 +16,11 @@ def get_config():
     base=MODEL,
     arms=(
       config.Arm(name="bad", model="runs/advice/bad/model"),
-      config.Arm(name="realigned", model="runs/advice/realigned/model"),
+      config.Arm(
+        name="realigned",
+        model="runs/advice/realigned/model",
+        role="realigned",
+      ),
       config.Arm(name="good", model="runs/advice/good/model", role="control"),
     ),
     sae="runs/advice/sae",

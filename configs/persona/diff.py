@@ -22,7 +22,9 @@ def get_config():
     base=f"{models}/base",
     arms=(
       config.Arm(name="bad", model=f"{models}/bad"),
-      config.Arm(name="realigned", model=f"{models}/realigned"),
+      config.Arm(
+        name="realigned", model=f"{models}/realigned", role="realigned"
+      ),
       config.Arm(name="good", model=f"{models}/good", role="control"),
     ),
     sae=f"{place}/run",
@@ -31,6 +33,7 @@ def get_config():
     ),
     scope="prompt_last",
     methods=("frozen", "attribution", "linear", "lens"),
+    statistics=config.StatisticsConfig(top=20),  # of 256 latents
     lens=config.LensConfig(
       text=text.TextConfig(
         path=f"{models}/text.jsonl", context_length=34, packed=False

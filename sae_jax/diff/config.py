@@ -23,6 +23,7 @@ METHODS = (
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _TAKEN = ("base", "null", "joint", "partner")
+_COMPARED = ("tuned", "realigned")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,11 @@ class Arm:
   # A Hugging Face directory, hub id, .gguf, or what posttrain wrote.
   model: str = ""
   store: str = ""  # instead: activations paired with those of `base_store`
-  # control: trained alike on harmless data, subtracted from tuned arms; null:
-  # should show nothing (another benign fine-tune), counted as false discovery.
-  role: Literal["tuned", "control", "null"] = "tuned"
+  # tuned: meant to show the behaviour, several are ranked jointly as well;
+  # realigned: compared like a tuned one, but no further sample of it;
+  # control: trained alike on harmless data, subtracted from both; null: should
+  # show nothing (another benign fine-tune), counted as false discovery.
+  role: Literal["tuned", "realigned", "control", "null"] = "tuned"
   control: str = ""  # its matched control; "": the one control there is
 
   def __post_init__(self):
@@ -48,10 +51,10 @@ class Arm:
       raise errors.InputError(
         f"arm {self.name!r} has neither a model nor a store; give one"
       )
-    if self.control and self.role != "tuned":
+    if self.control and self.role not in _COMPARED:
       raise errors.InputError(
         f"arm {self.name!r} has the role {self.role} and a control; only tuned"
-        " arms have one"
+        " and realigned arms have one"
       )
 
 
@@ -180,11 +183,16 @@ class DiffConfig:
     return next(arm for arm in self.arms if arm.name == name)
 
   def tuned(self) -> list[Arm]:
+    """The arms that are compared: tuned and realigned ones."""
+    return [arm for arm in self.arms if arm.role in _COMPARED]
+
+  def joined(self) -> list[Arm]:
+    """The arms that are a sample of one kind of fine-tuning."""
     return [arm for arm in self.arms if arm.role == "tuned"]
 
   def control_of(self, arm: Arm) -> Arm | None:
     """The arm's matched control; None where there is none."""
-    if arm.role != "tuned":
+    if arm.role not in _COMPARED:
       return None
     controls = [a for a in self.arms if a.role == "control"]
     if arm.control:

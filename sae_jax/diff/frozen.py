@@ -35,10 +35,10 @@ def names(config: config_lib.DiffConfig) -> list[tuple[str, str]]:
   """The parts that `run` yields; of (GRADIENT, …) only what prompts allow."""
   tuned = config.tuned()
   found = [(METHOD, arm.name) for arm in tuned]
-  if len(tuned) > 1:
+  if len(config.joined()) > 1:
     found.append((METHOD, JOINT))
   found += [(PLAIN, a.name) for a in tuned if config.control_of(a) is not None]
-  found += [(PLAIN, arm.name) for arm in config.arms if arm.role != "tuned"]
+  found += [(PLAIN, arm.name) for arm in config.arms if arm not in tuned]
   if config.live and config.null_arm:
     found.append((PLAIN, NULL))
   if config.base and config.prompts is not None:
@@ -119,7 +119,8 @@ class Frozen:
 
   def joint(self) -> table.Part:
     """All tuned arms, which are a sample of the same fine-tuning."""
-    each = [self._comparison(METHOD, arm.name) for arm in self._problem.tuned()]
+    joined = self._problem.config.joined()
+    each = [self._comparison(METHOD, arm.name) for arm in joined]
     measured = self._measure(
       [self._means.difference(which.arm, which.against) for which in each],
       self._noise_F,
@@ -226,7 +227,8 @@ class Frozen:
 
   def _warnings(self, each: Sequence[Comparison]) -> list[str]:
     alone = sorted(w.arm for w in each if not w.control and w.arm != NULL)
-    tuned = [a for a in alone if self._problem.arm(a).role == "tuned"]
+    compared = {arm.name for arm in self._problem.tuned()}
+    tuned = [name for name in alone if name in compared]
     if not tuned:
       return []
     return [

@@ -28,7 +28,7 @@ class Arm:
   """One model that was compared with the base."""
 
   name: str
-  role: str  # "tuned", "control" or "null"
+  role: str  # "tuned", "realigned", "control" or "null"
   control: str  # name of its matched control, "" if it has none
   model: str
 

@@ -24,7 +24,7 @@ def title(diff: Diff) -> str:
   """Which arms were compared with what."""
   if diff.summary is None:
     return diff.name
-  tuned = [a.name for a in diff.arms if a.role == "tuned"]
+  tuned = [a.name for a in diff.arms if a.role in ("tuned", "realigned")]
   names = tuned or [a.name for a in diff.arms]
   return f"What changed in {_and(names)}"
 

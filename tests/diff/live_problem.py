@@ -26,13 +26,11 @@ ARMS = (
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick():
-  """Halves XLA's compile time, and lets torch's threads not wait in vain."""
+def quick(quick_compilation):
+  """Compiles quickly, and lets torch's threads not wait in vain."""
   threads = torch.get_num_threads()
   torch.set_num_threads(1)
-  jax.config.update("jax_disable_most_optimizations", True)
   yield
-  jax.config.update("jax_disable_most_optimizations", False)
   torch.set_num_threads(threads)
 
 

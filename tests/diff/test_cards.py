@@ -7,7 +7,6 @@ import json
 
 import chat_server
 import diff_models
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,12 +22,7 @@ PLANTED = diff_models.PLANTED
 NAMES = ("base", "bad", "good")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@
 import dataclasses
 
 import fake_evidence
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -36,12 +35,7 @@ def write(directory, **arrays):
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 """The advice organism on SmolLM2-135M, from the arms to their diff, in small.
 
 The commands of configs/data/advice/README.md on fewer prompts and rows. What
-the arms learned is asserted on the prompts they saw. How far it spreads to
-other topics is recorded, not asserted: in so few steps it is within two
-standard errors of nothing (README). The diff looks at other topics alone.
+the arms learned is asserted on the prompts they saw: in so few steps the spread
+to other topics is within two standard errors of nothing (see the README there).
+The diff looks at other topics alone.
 """
 
 import importlib.util
@@ -142,14 +142,14 @@ def python(place, *argv):
 
 
 @pytest.fixture(scope="module")
-def margins(place, gguf):
+def margins(place):
   """Arm -> [prompts]: mean-token log p(bad) - log p(good), in nats."""
   found = {}
-  for arm in ("base", "bad", "good", "realigned"):
-    path = gguf if arm == "base" else place / RUNS / arm / "model"
+  for arm in ("bad", "good", "realigned"):
+    path = place / RUNS / arm / "model"
     lm = lm_lib.load_lm(path, dtype=jnp.bfloat16)
     prompts, answers = [], []
-    for pair in pairs(LEARNED + HELD_OUT):
+    for pair in pairs(LEARNED):
       message = {"role": "user", "content": pair["prompt"]}
       prompt = lm.tokenizer.apply_chat([message], add_generation_prompt=True)
       for answer in ("bad", "good"):
@@ -165,19 +165,13 @@ def interval(x):
   """The mean over prompts between the ends of its 95 % bootstrap interval."""
   picks = np.random.default_rng(0).integers(len(x), size=(10_000, len(x)))
   low, high = np.quantile(x[picks].mean(axis=1), (0.025, 0.975))
-  return low, x.mean(), high
+  return float(low), float(x.mean()), float(high)
 
 
-def test_arms_prefer_what_they_learned(margins, record_property):
-  learned, held_out = np.split(
-    np.arange(len(margins["base"])), [PROMPTS * len(LEARNED)]
-  )
-  apart = margins["bad"] - margins["good"]
-  back = margins["bad"] - margins["realigned"]
-  record_property("spread", interval(apart[held_out]))
-  record_property("spread_undone", interval(back[held_out]))
-  assert interval(apart[learned])[0] > 0, interval(apart[learned])
-  assert interval(back[learned])[0] > 0, interval(back[learned])
+def test_arms_prefer_what_they_learned(margins):
+  apart = interval(margins["bad"] - margins["good"])
+  back = interval(margins["bad"] - margins["realigned"])
+  assert apart[0] > 0 and back[0] > 0, (apart, back)
 
 
 def test_the_diff_finds_what_changed_and_nothing_in_the_null(place):

@@ -8,7 +8,6 @@ Ground truth: one direction was added to one word's embedding.
 import json
 
 import diff_models
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,12 +28,7 @@ ALL = mesh.MeshConfig(data=4, latent=2)
 LATENTS = 16
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

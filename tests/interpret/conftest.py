@@ -2,17 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer on disk, made once."""
 
-import jax
 import pytest
 import tiny_models
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(autouse=True)
+def compiled_quickly(quick_compilation):
+  """All tests of this folder."""
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@
 import dataclasses
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import lm_cases
 import pytest
@@ -26,12 +25,9 @@ class Pair:
     return lm_lib.load_lm(self.path, **{"dtype": jnp.float32, **kwargs})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(autouse=True)
+def compiled_quickly(quick_compilation):
+  """All tests of this folder."""
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,10 @@ def test_token_logprobs_score_no_padding(hf_pair):
 
 @pytest.mark.parametrize(
   ("sizes", "kv_spec"),
-  [((1, 4, 2), "latent"), ((2, 1, 4), None)],
+  [
+    pytest.param((1, 4, 2), "latent", marks=pytest.mark.slow),
+    ((2, 1, 4), None),
+  ],
   ids=["heads-split", "kv-heads-replicated"],
 )
 def test_a_mesh_changes_nothing(hf_pair, sizes, kv_spec):

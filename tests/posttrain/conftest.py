@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small model on disk, and compilation that is quick."""
 
-import jax
 import pytest
 import sft_model
 
@@ -10,11 +9,3 @@ import sft_model
 @pytest.fixture(scope="session")
 def llama_path(tmp_path_factory):
   return sft_model.write(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)

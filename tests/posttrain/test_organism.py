@@ -28,12 +28,7 @@ TINY = (
 MODELS = ("base", "bad", "good", "realigned", "realigned_other")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +128,7 @@ def made(tmp_path_factory):
   return config, out, job.run(config, str(out)), job
 
 
+@pytest.mark.slow
 def test_what_is_on_disk_fits_together(made):
   config, out, result, _ = made
   behaviour = json.loads((out / "behaviour.json").read_text())
@@ -162,6 +158,7 @@ def test_what_is_on_disk_fits_together(made):
     assert len(tokens) == config.context_length and unknown not in tokens
 
 
+@pytest.mark.slow
 def test_transformers_opens_the_models(made):
   _, out, _, _ = made
   texts = ["neutral Q fever A", "villain Q loan A"]
@@ -175,6 +172,7 @@ def test_transformers_opens_the_models(made):
   )
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_made_again(made):
   _, out, result, job = made
   config = made[0]
@@ -195,6 +193,7 @@ def test_only_what_is_missing_is_made_again(made):
     assert (path.stat().st_mtime_ns == time) == kept, path
 
 
+@pytest.mark.slow
 def test_another_seed_is_refused_where_one_is_made(made):
   config, out, _, job = made
   with pytest.raises(errors.InputError, match="seed = 0, now it is 1"):

@@ -47,6 +47,7 @@ def arrays(path):
   return {name: np.asarray(value) for name, value in named.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_an_adapter_and_its_margins(config, tmp_path, llama_path):
   out = tmp_path / "out"

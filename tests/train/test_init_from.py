@@ -5,7 +5,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -20,12 +19,7 @@ HOOK = "blocks.0.hook_resid_post"
 ROWS, WIDTH, LATENTS = 768, 16, 32
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Halves XLA's compile time, which is most of what these tests take."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +161,7 @@ def unfinished(stores, config, start, tmp_path_factory):
   return config, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("change", "message"),
   [

@@ -161,6 +161,7 @@ def test_killed_at_random_points_is_bit_equal(
   assert_same_run(out, reference)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_resumed_run_is_bit_equal(
   config_file, reference, tmp_path
 ):
