@@ -29,7 +29,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="module")
 def quick_compilation():
   """Halves XLA's compile time, where that is most of what tests take."""
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.read("jax_disable_most_optimizations")
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", before)
