@@ -30,6 +30,7 @@ from sae_jax.diff import (
   results,
   stagewise,
   table,
+  tags,
 )
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import evidence as evidence_lib
@@ -64,7 +65,7 @@ def run(
   done = frozenset(name for name in wanted if table.has_part(directory, *name))
   for method in config.methods:
     for part in _METHODS[method].run(problem, done):
-      table.write_part(directory, part)
+      table.write_part(directory, tags.tagged(part))
   found = [name for name in wanted if table.has_part(directory, *name)]
   result = results.write(problem, output, directory, found)
   shutil.rmtree(problem.work)

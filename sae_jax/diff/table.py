@@ -62,7 +62,7 @@ COLUMNS: dict[str, Any] = {
   "cos_model_first": np.float32,
   "cos_data_second": np.float32,
   "nu": np.float32,  # crosscoders' latent scaling
-  "tags": str,
+  "tags": str,  # words, see `tags`
 }
 _ROW_GROUP = 1 << 17  # rows of latents.parquet that are in memory at once
 _SUFFIXES = (".npz", ".json", ".parquet")

@@ -50,12 +50,25 @@ _COLUMNS = (
   _Column("effect", "effect", lambda r: diff_words.signed(r["effect"], 2)),
   _Column("q", "q", lambda r: say.number(r["q"], 2)),
   _Column("stability", "stable", lambda r: say.percent(r["stability"])),
+  _Column("tags", "notes", lambda r: _notes(r["tags"])),
 )
 _NEEDED = (
   *("score", "rank_up", "rank_down", "ci_low", "ci_high", "changed"),
   *("mean_base", "fires_base", "partner", "mutual"),
   *(column.needs for column in _COLUMNS),
 )
+
+
+def _known(values: np.ndarray) -> bool:
+  if values.dtype == object:
+    return any(map(_notes, values))
+  return bool(np.isfinite(values).any())
+
+
+def _notes(tags: str) -> str:
+  """What the table does not show already."""
+  words = [tag for tag in tags.split(",") if tag not in ("risen", "fallen")]
+  return ", ".join(words)
 
 
 def _cos(value: float) -> str:
@@ -78,7 +91,7 @@ def ranked(diff: Diff, part: Part) -> list[page.Block]:
   shown = np.concatenate(list(latents.values()))
   if not len(shown):
     return [page.text("No latent has a score other than zero.")]
-  columns = [c for c in _COLUMNS if np.isfinite(found[c.needs][shown]).any()]
+  columns = [c for c in _COLUMNS if _known(found[c.needs][shown])]
   scale = _Scale(found, shown)
   block = {
     "kind": "ranked",
@@ -157,7 +170,10 @@ def _row(
   scale: _Scale,
   columns: Sequence[_Column],
 ) -> dict[str, Any]:
-  row = {name: values[latent].item() for name, values in found.items()}
+  row = {
+    name: values[latent : latent + 1].tolist()[0]
+    for name, values in found.items()
+  }
   bounds = ""
   if not np.isnan(row["ci_low"]):
     bounds = (
