@@ -119,7 +119,7 @@ def _row(part: table.Part, latent: int) -> dict[str, Any]:
   row: dict[str, Any] = {"latent": latent}
   for name in ("score", "ci_low", "ci_high", "q", "p_max", "changed", "tags"):
     if name in part.columns:
-      value = part.columns[name][latent].item()
+      value = part.columns[name][latent : latent + 1].tolist()[0]
       finite = not isinstance(value, float) or np.isfinite(value)
       row[name] = value if finite else None
   return row
