@@ -28,7 +28,7 @@ REPO = pathlib.Path(__file__).parents[2]
 DATA = "configs/data/advice"
 RUNS = "runs/advice"
 LEARNED = ("finance", "home")
-HELD_OUT = ("food", "privacy")
+HELD_OUT = ("food", "privacy", "travel")
 PROMPTS = 6  # of each topic that are looked at
 HOOK = "blocks.14.hook_resid_post"  # of the last adapted block
 LAYERS = "(10,14)"
@@ -46,7 +46,7 @@ SIZES = {
   "realigned": ("--config.steps=8", f"--config.data.topics={LEARNED}"),
   "harvest": (
     f"--config.hooks=('{HOOK}',)",
-    "--config.rows=12288",
+    "--config.rows=16384",
     "--config.write_rows=2048",
   ),
   "train": (
