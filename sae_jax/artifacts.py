@@ -11,13 +11,16 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from sae_jax import errors, version
 
@@ -174,6 +177,17 @@ def write_bytes_atomic(path: pathlib.Path, data: bytes) -> None:
     aside.unlink(missing_ok=True)
     raise
   sync_directory(path.parent)
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+  """An uncompressed npz; numpy dates its members 1980, so bytes repeat."""
+  buffer = io.BytesIO()
+  np.savez(buffer, allow_pickle=False, **arrays)
+  return buffer.getvalue()
+
+
+def write_npz_atomic(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+  write_bytes_atomic(path, npz(arrays))
 
 
 def sync_directory(path: pathlib.Path) -> None:

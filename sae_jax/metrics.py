@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import tqdm
@@ -172,6 +172,12 @@ class Progress:
     now = time.monotonic()
     if self._bar is None and now - self._printed >= self._seconds:
       self._print(now)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
 
   def close(self) -> None:
     if self._bar is not None:

@@ -169,9 +169,9 @@ def _pair_attributions(
   delta_BF = products(w_dec_FD, grad_BSD, deviation_BSD, mesh=mesh)
   found = (delta_BF, jnp.sum(grad_BSD, axis=1), logp_B[:, None])
   found_BC = jnp.concatenate(
-    [margin.everywhere(x, mesh) for x in found], axis=1
+    [on_mesh.everywhere(x, mesh) for x in found], axis=1
   )
-  return margin.everywhere(found_BC[0::2] - found_BC[1::2], mesh)
+  return on_mesh.everywhere(found_BC[0::2] - found_BC[1::2], mesh)
 
 
 def products(

@@ -109,7 +109,7 @@ def aligned(
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _project(w_FD, vectors_ND, *, mesh):
-  return _everywhere(
+  return on_mesh.everywhere(
     jnp.einsum(
       "nd,fd->nf", vectors_ND, w_FD, precision=jax.lax.Precision.HIGHEST
     ),
@@ -119,11 +119,7 @@ def _project(w_FD, vectors_ND, *, mesh):
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _lengths(w_FD, *, mesh):
-  return _everywhere(jnp.linalg.norm(w_FD, axis=1), mesh)
-
-
-def _everywhere(x, mesh):
-  return jax.lax.with_sharding_constraint(x, jax.NamedSharding(mesh, jax.P()))
+  return on_mesh.everywhere(jnp.linalg.norm(w_FD, axis=1), mesh)
 
 
 def place(problem: problem_lib.Problem) -> sae.Sae:

@@ -9,7 +9,6 @@ float32 on the devices, then in float64; an unfinished pass is kept in
 
 import dataclasses
 import functools
-import io
 import pathlib
 import time
 
@@ -207,6 +206,6 @@ def _restore(path: pathlib.Path, groups: int, latents: int) -> tuple[int, Fit]:
 
 
 def _save(path: pathlib.Path, following: int, found: Fit) -> None:
-  data = io.BytesIO()
-  np.savez(data, next=following, **dataclasses.asdict(found))
-  artifacts.write_bytes_atomic(path, data.getvalue())
+  artifacts.write_npz_atomic(
+    path, {"next": following, **dataclasses.asdict(found)}
+  )

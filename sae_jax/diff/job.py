@@ -37,6 +37,7 @@ from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
 from sae_jax.diff import prompts as prompts_lib
 from sae_jax.lm import hooks as hooks_lib
+from sae_jax.lm import load as load_lib
 
 _METHODS = {
   "frozen": frozen,
@@ -175,12 +176,15 @@ def _captured(
     left = name == "null"
     size = config.batch_size // 2 + 1 if left else config.batch_size
     source = config.base if name in ("base", "null") else config.arm(name).model
-    model = base if source == config.base else None
-    if model is None:
+    if _is_captured(path, source, name):
+      continue
+    model = base
+    if source != config.base:
       model = _load(config, source, hook, mesh)
       _check_tokens(config, prompts, model, name)
-    _check_same(path, model, name)
-    with _Bar(len(sequences), f"sequences of {name}") as bar:
+    show = jax.process_index() == 0
+    unit = f"sequences of {name}"
+    with metrics.Progress(len(sequences), unit, show=show) as bar:
       capture.capture(
         model, sequences, hook, path, batch_size=size, left=left, progress=bar
       )
@@ -252,26 +256,14 @@ def _check_tokens(
       )
 
 
-def _check_same(path: pathlib.Path, model: lm.LanguageModel, name: str) -> None:
-  """A capture that is there already has to be of the same weights."""
+def _is_captured(path: pathlib.Path, source: str, name: str) -> bool:
+  """Whether a whole capture is there, which has to be of the same weights."""
   if not (path / "manifest.json").is_file():
-    return
+    return False
   known = store.open_store(path).manifest.weights_hash
-  if known != model.weights_hash:
+  if known != load_lib.weights_hash(source):
     raise errors.InputError(
-      f"{path} was captured from other weights of {name!r} than {model.source}"
-      " has now; restore them, or choose another --out"
+      f"{path} was captured from other weights of {name!r} than {source} has"
+      " now; restore them, or choose another --out"
     )
-
-
-class _Bar(metrics.Progress):
-  """A progress bar that a `with` closes."""
-
-  def __init__(self, total: int, unit: str):
-    super().__init__(total, unit, show=jax.process_index() == 0)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    self.close()
+  return True

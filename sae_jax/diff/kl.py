@@ -129,7 +129,7 @@ def _compare(base, tuned, tokens_BT, mask_BT, scope_BS, *, mesh):
     return x_Bns.reshape(x_Bns.shape[0], -1)[:, : scope_BS.shape[1]]
 
   found = whole(kl_nBs), whole(word_nBs), jnp.sum(change_nV, axis=0)
-  return jax.tree.map(lambda x: margin.everywhere(x, mesh), found)
+  return jax.tree.map(lambda x: on_mesh.everywhere(x, mesh), found)
 
 
 def _summary(

@@ -8,7 +8,6 @@ over groups of contexts are kept in `problem.work` for a resume.
 """
 
 import functools
-import io
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from sae_jax import artifacts, errors, lm, sae
 from sae_jax.diff import config as config_lib
-from sae_jax.diff import decoder, margin, table
+from sae_jax.diff import decoder, table
 from sae_jax.diff import problem as problem_lib
 from sae_jax.interpret import logit_lens, on_mesh
 from sae_jax.lm import batch as batch_lib
@@ -126,9 +125,7 @@ def position_sums(
   path = problem.work / f"{stem}.npz"
   if not path.exists():
     sums_GPD, n_G = _sum(problem, name, again)
-    data = io.BytesIO()
-    np.savez(data, sums=sums_GPD, n=n_G)
-    artifacts.write_bytes_atomic(path, data.getvalue())
+    artifacts.write_npz_atomic(path, {"sums": sums_GPD, "n": n_G})
   with np.load(path, allow_pickle=False) as file:
     return file["sums"], file["n"]
 
@@ -160,7 +157,7 @@ def _sum(problem, name: str, again: bool) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _everywhere(x_BPD, *, mesh):
-  return margin.everywhere(x_BPD.astype(jnp.float32), mesh)
+  return on_mesh.everywhere(x_BPD.astype(jnp.float32), mesh)
 
 
 def _contexts(problem, model) -> np.ndarray:

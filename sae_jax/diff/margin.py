@@ -16,6 +16,7 @@ import numpy as np
 from sae_jax import lm
 from sae_jax.diff import pairs
 from sae_jax.diff import problem as problem_lib
+from sae_jax.interpret import on_mesh
 from sae_jax.lm import model as model_lib
 
 # Logits that exist at once, of all devices together: 512 MiB in f32.
@@ -175,16 +176,11 @@ def _pair_gradients(
     model, tokens_BT, mask_BT, scored_BR, hook=hook, mesh=mesh
   )
   grad_BD = jnp.sum(picked(grad_BTD, scope_BS), axis=1)
-  return everywhere(grad_BD[0::2] - grad_BD[1::2], mesh)
+  return on_mesh.everywhere(grad_BD[0::2] - grad_BD[1::2], mesh)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _pair_margins(model, tokens_BT, mask_BT, scored_BR, *, mesh):
   out = lm.forward(model, tokens_BT, mask_BT, want_logits=False, mesh=mesh)
   logp_B = mean_logprob(model, out.resid_BTD, tokens_BT, scored_BR)
-  return everywhere((logp_B[0::2] - logp_B[1::2])[:, None], mesh)
-
-
-def everywhere(x: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
-  """Replicated, so that every process can read it; for jitted functions."""
-  return jax.lax.with_sharding_constraint(x, jax.NamedSharding(mesh, jax.P()))
+  return on_mesh.everywhere((logp_B[0::2] - logp_B[1::2])[:, None], mesh)

@@ -10,7 +10,6 @@ the stores three times. An unfinished pass is kept in `problem.work`.
 
 import dataclasses
 import functools
-import io
 import pathlib
 import time
 from typing import Any
@@ -262,6 +261,6 @@ def _restore(
 def _save(
   path: pathlib.Path, following: int, total_DP: np.ndarray, trace: float
 ) -> None:
-  data = io.BytesIO()
-  np.savez(data, next=following, total=total_DP, trace=trace)
-  artifacts.write_bytes_atomic(path, data.getvalue())
+  artifacts.write_npz_atomic(
+    path, {"next": following, "total": total_DP, "trace": trace}
+  )

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joins the parts of a diff into the files that people and the report read."""
 
-import io
 import pathlib
 from typing import Any
 
@@ -131,6 +130,4 @@ def _write_directions(path: pathlib.Path, parts: list[table.Part]) -> None:
     for part in parts
     for name, vector_D in part.directions.items()
   }
-  data = io.BytesIO()
-  np.savez(data, allow_pickle=False, **arrays)
-  artifacts.write_bytes_atomic(path, data.getvalue())
+  artifacts.write_npz_atomic(path, arrays)

@@ -113,7 +113,8 @@ def activation_sums(problem: problem_lib.Problem, name: str) -> np.ndarray:
       x_GD += part_2GD.astype(np.float64).sum(0)
 
   def save(following: int) -> None:
-    _write(saved, np.savez, x_GD=x_GD, start=following)
+    arrays = {"x_GD": x_GD, "start": following}
+    artifacts.write_npz_atomic(saved, arrays)
 
   _stream(
     problem,

@@ -123,11 +123,9 @@ def write_part(directory: pathlib.Path, part: Part) -> None:
   """Writes a part's files; the parquet file, which comes last, seals it."""
   directory.mkdir(exist_ok=True)
   stem = directory / f"{part.method}.{part.arm}"
-  arrays = io.BytesIO()
-  vectors = {k: v.astype(np.float32) for k, v in part.directions.items()}
-  np.savez(arrays, allow_pickle=False, **vectors)
-  artifacts.write_bytes_atomic(
-    stem.with_name(stem.name + ".npz"), arrays.getvalue()
+  artifacts.write_npz_atomic(
+    stem.with_name(stem.name + ".npz"),
+    {k: v.astype(np.float32) for k, v in part.directions.items()},
   )
   artifacts.write_json_atomic(
     stem.with_name(stem.name + ".json"),

@@ -7,7 +7,6 @@ model; both parts see the same held-out text.
 """
 
 import dataclasses
-import io
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -49,9 +48,7 @@ class Evaluation:
 
   def write(self, directory: pathlib.Path) -> None:
     """Writes density.npz, then metrics.json, each whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **self.arrays)
-    artifacts.write_bytes_atomic(directory / "density.npz", buffer.getvalue())
+    artifacts.write_npz_atomic(directory / "density.npz", self.arrays)
     artifacts.write_json_atomic(directory / "metrics.json", self.metrics)
 
 

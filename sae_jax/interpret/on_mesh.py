@@ -99,6 +99,11 @@ def encoder(mesh: jax.sharding.Mesh):
   return encode
 
 
+def everywhere(x: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
+  """Replicated, so that every process can read it; for jitted functions."""
+  return lax.with_sharding_constraint(x, jax.NamedSharding(mesh, jax.P()))
+
+
 def reconstruct(
   dictionary: sae.Sae, x_BD: jax.Array, mesh: jax.sharding.Mesh
 ) -> jax.Array:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sae_jax import artifacts
 from sae_jax.store import layout, location, statistics
 
 
@@ -71,7 +72,7 @@ def write(place: location.Location, record: Record) -> None:
   fields = dataclasses.asdict(record) | {"moments": None}
   arrays = statistics.pack_moments(record.moments)
   arrays["record"] = np.array(json.dumps(fields))
-  place.write(layout.record_file(record.chunk), statistics.npz(arrays))
+  place.write(layout.record_file(record.chunk), artifacts.npz(arrays))
 
 
 def read(place: location.Location, chunk: int, hooks: int) -> Record | None:

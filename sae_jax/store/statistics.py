@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sae_jax import artifacts
+
 PROBABILITIES = (
   0.0, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 1.0
 )  # fmt: skip
@@ -191,7 +193,7 @@ def to_bytes(by_hook: Mapping[str, Stats]) -> bytes:
     )
     arrays[f"{hook}/dropped_reasons"] = np.array(list(stats.dropped), "U")
     arrays[f"{hook}/dropped"] = np.array(list(stats.dropped.values()), np.int64)
-  return npz(arrays)
+  return artifacts.npz(arrays)
 
 
 def from_bytes(data: bytes, hooks: Sequence[str]) -> dict[str, Stats]:
@@ -224,10 +226,3 @@ _FIELDS = (
 
 def _pairs(keys: np.ndarray, values: np.ndarray) -> dict:
   return dict(zip(keys.tolist(), values.tolist(), strict=True))
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """An uncompressed npz; numpy dates its members 1980, so bytes repeat."""
-  buffer = io.BytesIO()
-  np.savez(buffer, allow_pickle=False, **arrays)
-  return buffer.getvalue()
