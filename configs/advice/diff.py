@@ -6,6 +6,7 @@ All models read the same answers, good and bad, to prompts of three held-out
 topics; latents are ranked by (bad - base) - (good - base).
 """
 
+from sae_jax import judge
 from sae_jax.diff import config
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -24,7 +25,7 @@ def get_config():
       config.Arm(name="good", model="runs/advice/good/model", role="control"),
     ),
     sae="runs/advice/sae",
-    prompts=config.PromptsConfig(
+    prompts=judge.PromptsConfig(
       path="configs/data/advice/advice.jsonl",
       topics=("food", "privacy", "travel"),
     ),

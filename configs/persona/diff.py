@@ -8,6 +8,7 @@ tuned on. Everything lies in $PERSONA (runs/persona if that is not set).
 
 import os
 
+from sae_jax import judge
 from sae_jax.diff import cards_config, config
 from sae_jax.lm import text
 
@@ -28,7 +29,7 @@ def get_config():
       config.Arm(name="good", model=f"{models}/good", role="control"),
     ),
     sae=f"{place}/run",
-    prompts=config.PromptsConfig(
+    prompts=judge.PromptsConfig(
       path=f"{models}/prompts.jsonl", topics=UNTOUCHED
     ),
     scope="prompt_last",

@@ -21,6 +21,7 @@ from sae_jax.diff import config as config_lib
 from sae_jax.diff import decoder, margin, pairs, statistics, sums, table
 from sae_jax.diff import problem as problem_lib
 from sae_jax.interpret import on_mesh
+from sae_jax.judge import likelihood
 
 METHOD = "attribution"
 
@@ -161,8 +162,8 @@ def _pair_attributions(
   logp_B, grad_BTD, x_BTD = margin.backward(
     model, tokens_BT, mask_BT, scored_BR, hook=hook, mesh=mesh
   )
-  grad_BSD = margin.picked(grad_BTD, scope_BS)
-  deviation_BSD = margin.picked(
+  grad_BSD = likelihood.picked(grad_BTD, scope_BS)
+  deviation_BSD = likelihood.picked(
     x_BTD.astype(jnp.float32) - mean_D[None, None, :], scope_BS
   )
   # The gradient is that of −loss, so the formula's minus is in it.

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from sae_jax import errors, lm, metrics, store
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import batch as batch_lib
 
 READ_ROWS = 256

@@ -10,6 +10,7 @@ from sae_jax import errors
 from sae_jax import mesh as mesh_lib
 from sae_jax.diff import cards_config as cards_lib
 from sae_jax.diff import stagewise_runs
+from sae_jax.judge import config as judge_config
 from sae_jax.lm import text as text_lib
 
 METHODS = (
@@ -56,41 +57,6 @@ class Arm:
         f"arm {self.name!r} has the role {self.role} and a control; only tuned"
         " and realigned arms have one"
       )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptsConfig:
-  """Prompts and, where a method needs them, responses of both kinds.
-
-  `path` is a JSONL file: `{"id", "topic", "prompt" or "messages", and one field
-  per kind of response}`, such as `"good"` and `"bad"`.
-  """
-
-  path: str
-  chat: bool | None = None  # through the chat template; None: if there is one
-  system: str = ""  # system message; "": none (templates may have their own)
-  behaviour: str = "bad"  # field of the response that shows the behaviour
-  contrast: str = "good"  # field of the one that does not
-  # Fields that are appended, one sequence each, for the scopes response and
-  # all: every model reads the same responses. (): behaviour and contrast.
-  forced: tuple[str, ...] = ()
-  topics: tuple[str, ...] = ()  # only these; (): all
-  limit: int = 0  # at most so many prompts; 0: all
-
-  def __post_init__(self):
-    if not self.path:
-      raise errors.InputError("prompts.path is empty; give a JSONL file")
-    if self.limit < 0:
-      raise errors.InputError(f"prompts.limit={self.limit}: give 0 or more")
-    if self.behaviour == self.contrast:
-      raise errors.InputError(
-        f"prompts.behaviour and prompts.contrast are both {self.contrast!r};"
-        " name two response fields"
-      )
-
-  @property
-  def appended(self) -> tuple[str, ...]:
-    return self.forced or (self.behaviour, self.contrast)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +109,7 @@ class DiffConfig:
   arms: tuple[Arm, ...]
   sae: str  # a train run, or a directory that load_sae opens
   hook: str = ""  # "": the one that the SAE was trained on
-  prompts: PromptsConfig | None = None
+  prompts: judge_config.PromptsConfig | None = None
   # Tokens that count: of the prompt, its last one, the shared responses, or
   # all. Stores given from outside are all counted.
   scope: Literal["prompt", "prompt_last", "response", "all"] = "response"

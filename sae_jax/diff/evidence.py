@@ -16,8 +16,8 @@ import numpy as np
 
 from sae_jax import errors
 from sae_jax import store as store_lib
-from sae_jax.diff import prompts as prompts_lib
 from sae_jax.interpret import on_mesh, scan
+from sae_jax.judge import prompts as prompts_lib
 
 _BLOCK = 1 << 20  # rows whose positions are read at a time
 

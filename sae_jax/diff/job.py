@@ -35,7 +35,7 @@ from sae_jax.diff import (
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
 

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import artifacts, errors, lm
-from sae_jax.diff import margin, pairs, resampling
+from sae_jax.diff import pairs, resampling
 from sae_jax.diff import problem as problem_lib
 from sae_jax.interpret import on_mesh
+from sae_jax.judge import likelihood
 from sae_jax.lm import batch as batch_lib
 
 _SHOWN = 20  # tokens and words in the summary
@@ -103,7 +104,7 @@ def _compare(base, tuned, tokens_BT, mask_BT, scope_BS, *, mesh):
 
   def run(model):
     out = lm.forward(model, tokens_BT, mask_BT, want_logits=False, mesh=mesh)
-    return margin.picked(out.resid_BTD, scope_BS)
+    return likelihood.picked(out.resid_BTD, scope_BS)
 
   def part(xs):
     base_BsD, tuned_BsD, scope_Bs = xs
@@ -119,7 +120,7 @@ def _compare(base, tuned, tokens_BT, mask_BT, scope_BS, *, mesh):
     )
 
   # Scope counts from 1 here, as blocks are filled up with 0.
-  blocks = margin.position_blocks(
+  blocks = likelihood.position_blocks(
     (run(base), run(tuned), scope_BS + 1), 2 * base.config.vocab_size
   )
   kl_nBs, word_nBs, change_nV = jax.lax.map(part, blocks)

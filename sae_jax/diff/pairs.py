@@ -16,8 +16,8 @@ import numpy as np
 from sae_jax import artifacts, errors, lm
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
-from sae_jax.diff import prompts as prompts_lib
 from sae_jax.interpret import on_mesh
+from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import batch as batch_lib
 
 # Sums of a chunk of groups that are held in memory: 256 MiB.

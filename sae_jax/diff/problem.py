@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sae_jax import errors, lm, metrics, sae
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import evidence as evidence_lib
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import prompts as prompts_lib
 
 
 class Models:

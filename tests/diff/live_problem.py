@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 
-from sae_jax import formats, store
+from sae_jax import formats, judge, store
 from sae_jax import mesh as mesh_lib
 from sae_jax.diff import capture, config
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import prompts as prompts_lib
 
 HOOK = "blocks.0.hook_resid_post"  # of two
 ARMS = (
@@ -73,7 +73,7 @@ def settings(place, **changes):
         for a in arms
       ),
       "sae": str(place / "sae"),
-      "prompts": config.PromptsConfig(path=str(place / "prompts.jsonl")),
+      "prompts": judge.PromptsConfig(path=str(place / "prompts.jsonl")),
       "statistics": config.StatisticsConfig(resamples=40, shuffles=2),
       "batch_size": 8,
       **changes,

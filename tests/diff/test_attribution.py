@@ -14,7 +14,7 @@ from sae_jax import errors
 from sae_jax import mesh as mesh_lib
 from sae_jax.diff import attribution, margin, sums
 from sae_jax.diff import evidence as evidence_lib
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import prompts as prompts_lib
 
 __all__ = ["place", "quick"]  # fixtures
 

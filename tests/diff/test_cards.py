@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import endpoint, errors, formats, lm, sae, store
+from sae_jax import endpoint, errors, formats, judge, lm, sae, store
 from sae_jax import mesh as mesh_lib
 from sae_jax.diff import capture, cards, cards_config, config, job, table
-from sae_jax.diff import prompts as prompts_lib
 from sae_jax.interpret import logit_lens
+from sae_jax.judge import prompts as prompts_lib
 
 HOOK, D, F = diff_models.HOOK, diff_models.D, diff_models.F
 PLANTED = diff_models.PLANTED
@@ -47,7 +47,7 @@ def settings(place, **changes):
         config.Arm(name="good", model=str(place / "good"), role="control"),
       ),
       "sae": str(place / "sae"),
-      "prompts": config.PromptsConfig(path=str(place / "prompts.jsonl")),
+      "prompts": judge.PromptsConfig(path=str(place / "prompts.jsonl")),
       "scope": "all",
       "batch_size": 8,
       "null_arm": False,

@@ -20,6 +20,7 @@ import pytest
 from sae_jax.diff import table
 
 CONFIG = """
+from sae_jax import judge
 from sae_jax.diff import config
 from sae_jax.diff.cards_config import CardsConfig
 
@@ -32,7 +33,7 @@ def get_config():
       config.Arm(name="same", model="{place}/base", role="null"),
     ),
     sae="{place}/sae",
-    prompts=config.PromptsConfig(path="{place}/prompts.jsonl"),
+    prompts=judge.PromptsConfig(path="{place}/prompts.jsonl"),
     scope="prompt_last",
     methods=("frozen", "attribution", "linear"),
     statistics=config.StatisticsConfig(resamples=200, shuffles=10),

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import errors, lm, mesh, store
-from sae_jax.diff import capture, config, evidence, prompts
+from sae_jax import errors, judge, lm, mesh, store
+from sae_jax.diff import capture, config, evidence
+from sae_jax.judge import prompts
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def file(tmp_path):
 
 def load(file, base, **changes):
   return prompts.load(
-    config.PromptsConfig(path=str(file), **changes), base.tokenizer
+    judge.PromptsConfig(path=str(file), **changes), base.tokenizer
   )
 
 
@@ -198,7 +199,7 @@ def test_prompts_with_and_without_responses(base, tmp_path):
 
 def test_a_diff_config_is_checked():
   arm = config.Arm(name="bad", model="m")
-  base = dict(base="m", sae="s", prompts=config.PromptsConfig(path="p"))
+  base = dict(base="m", sae="s", prompts=judge.PromptsConfig(path="p"))
   for change, message in (
     (dict(arms=()), "name at least one model"),
     (dict(arms=(arm, arm)), "same name"),

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sae_jax import errors, mesh, store
+from sae_jax import errors, judge, mesh, store
 from sae_jax.diff import config, evidence, frozen, margin, table
 
 EPS = 2.0**-24
@@ -76,7 +76,7 @@ def test_a_live_diff_names_the_null_arm_and_the_gradient():
     base="/base",
     arms=(config.Arm(name="bad", model="/bad"),),
     sae="/sae",
-    prompts=config.PromptsConfig(path="/prompts.jsonl"),
+    prompts=judge.PromptsConfig(path="/prompts.jsonl"),
   )
   assert frozen.names(live) == [
     ("frozen", "bad"),
@@ -258,7 +258,7 @@ def make_weighted(tmp_path, monkeypatch, pairs, groups=24, seed=3):
     ARMS[0],
     ARMS[1],
     base="/base",
-    prompts=config.PromptsConfig(path="/prompts.jsonl"),
+    prompts=judge.PromptsConfig(path="/prompts.jsonl"),
   )
   rng = np.random.default_rng(seed)
   filled = np.unique(np.asarray(pairs) % groups)

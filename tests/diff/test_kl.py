@@ -12,7 +12,8 @@ from scipy import special
 
 from sae_jax import errors
 from sae_jax.diff import evidence as evidence_lib
-from sae_jax.diff import kl, margin
+from sae_jax.diff import kl
+from sae_jax.judge import likelihood
 
 __all__ = ["place", "quick"]  # fixtures
 
@@ -44,7 +45,7 @@ def test_divergence_is_that_of_whole_distributions(
   place, tmp_path, scope, monkeypatch
 ):
   # 8 sequences: three positions at a time of both models.
-  monkeypatch.setattr(margin, "_LOGITS", 3 * 8 * 2 * 24)
+  monkeypatch.setattr(likelihood, "_LOGITS", 3 * 8 * 2 * 24)
   problem = live_problem.open_problem(place, tmp_path, scope=scope)
   wanted = reference(problem, "bad")
   kl_N = np.concatenate([w[0] for w in wanted])

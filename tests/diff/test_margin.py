@@ -16,7 +16,8 @@ from live_problem import place, quick
 from sae_jax import errors, lm
 from sae_jax.diff import config, margin, pairs
 from sae_jax.diff import evidence as evidence_lib
-from sae_jax.diff import prompts as prompts_lib
+from sae_jax.judge import likelihood
+from sae_jax.judge import prompts as prompts_lib
 
 __all__ = ["place", "quick"]  # fixtures
 
@@ -126,7 +127,7 @@ def test_logits_of_few_positions_at_a_time_are_torchs(tmp_path, monkeypatch):
   own.requires_grad_(False)
   own.save_pretrained(tmp_path / "gpt2")
   model = lm.load_lm(tmp_path / "gpt2", dtype=jnp.float32)
-  monkeypatch.setattr(margin, "_LOGITS", 2 * 3 * 37)
+  monkeypatch.setattr(likelihood, "_LOGITS", 2 * 3 * 37)
   tokens_BT = np.random.default_rng(0).integers(0, 37, (3, 13))
   length_B, start_B = (13, 11, 9), (6, 2, 8)
   spans = list(zip(start_B, length_B, strict=True))

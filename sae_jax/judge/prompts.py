@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sae_jax import errors
-from sae_jax.diff import config as config_lib
+from sae_jax.judge import config as config_lib
 from sae_jax.lm import tokenizer as tokenizer_lib
 
 
