@@ -165,7 +165,7 @@ def from_prompts(
     names.append(", ".join(p.id for p in members))
     distinct = {p.topic for p in members}
     topics.append(distinct.pop() if len(distinct) == 1 else "")
-  span_N2 = np.array([span(s, scope) for s in sequences], np.int32)
+  span_N2 = np.array([s.span(scope) for s in sequences], np.int32)
   span_N2[:, 0] = np.maximum(span_N2[:, 0], skip)
   return Evidence(
     stores,
@@ -228,14 +228,3 @@ def from_stores(
     batch_rows=batch_rows,
     mesh=mesh,
   )
-
-
-def span(sequence: prompts_lib.Sequence, scope: str) -> tuple[int, int]:
-  """The positions [a, b) of a sequence that a scope counts."""
-  start, end = sequence.response_start, len(sequence.tokens)
-  return {
-    "prompt": (0, start),
-    "prompt_last": (start - 1, start),
-    "response": (start, end),
-    "all": (0, end),
-  }[scope]

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from sae_jax import artifacts, errors, lm
-from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import problem as problem_lib
 from sae_jax.interpret import on_mesh
 from sae_jax.judge import prompts as prompts_lib
@@ -229,7 +228,7 @@ def span(
   problem: problem_lib.Problem, sequence: prompts_lib.Sequence
 ) -> tuple[int, int]:
   """The positions [a, b) of a sequence that the config counts; b >= a."""
-  start, stop = evidence_lib.span(sequence, problem.config.scope)
+  start, stop = sequence.span(problem.config.scope)
   start = max(start, problem.config.skip_positions)
   return start, max(start, stop)
 

@@ -31,6 +31,16 @@ class Sequence:
   tokens: tuple[int, ...]
   response_start: int  # = len(tokens) where there is none
 
+  def span(self, scope: str) -> tuple[int, int]:
+    """The positions [a, b) that a scope counts."""
+    start, end = self.response_start, len(self.tokens)
+    return {
+      "prompt": (0, start),
+      "prompt_last": (start - 1, start),
+      "response": (start, end),
+      "all": (0, end),
+    }[scope]
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
@@ -76,6 +86,23 @@ class Prompts:
         " prompts.forced, or use scope='prompt'"
       )
     return found
+
+
+def spans(
+  prompts: Prompts, scope: str, skip: int = 1
+) -> list[tuple[tuple[int, ...], int, int]]:
+  """(tokens, a, b) of every sequence of a scope: positions [a, b) count.
+
+  Args:
+    skip: positions at each sequence's start that never count: BOS and
+      attention sinks.
+  """
+  found = []
+  for sequence in prompts.sequences(scope):
+    start, stop = sequence.span(scope)
+    start = max(start, skip)
+    found.append((sequence.tokens, start, max(start, stop)))
+  return found
 
 
 def load(

@@ -13,7 +13,6 @@ from live_problem import place, quick
 from sae_jax import errors
 from sae_jax import mesh as mesh_lib
 from sae_jax.diff import attribution, margin, sums
-from sae_jax.diff import evidence as evidence_lib
 from sae_jax.judge import prompts as prompts_lib
 
 __all__ = ["place", "quick"]  # fixtures
@@ -43,7 +42,7 @@ def reference(problem, name):
       tokens = prompt.tokens + prompt.responses[field]
       sequence = prompts_lib.Sequence(i, tokens, len(prompt.tokens))
       _, grad_TD, x_TD = twin.run(list(tokens), len(prompt.tokens))
-      start, stop = evidence_lib.span(sequence, problem.config.scope)
+      start, stop = sequence.span(problem.config.scope)
       at = slice(max(start, problem.config.skip_positions), stop)
       # run() has the gradient of log p; the loss is its negative.
       loss_TF = -grad_TD[at] @ w_FD.T

@@ -11,7 +11,6 @@ from live_problem import place, quick
 from scipy import special
 
 from sae_jax import errors
-from sae_jax.diff import evidence as evidence_lib
 from sae_jax.diff import kl
 from sae_jax.judge import likelihood
 
@@ -30,7 +29,7 @@ def reference(problem, name):
     p_TV, q_TV = (
       np.exp(twin.log_softmax(list(sequence.tokens))) for twin in (tuned, base)
     )
-    start, stop = evidence_lib.span(sequence, problem.config.scope)
+    start, stop = sequence.span(problem.config.scope)
     at = slice(max(start, problem.config.skip_positions), stop)
     gain_TV = special.kl_div(p_TV, q_TV)[at]
     added_TV = special.rel_entr(p_TV, q_TV)[at]

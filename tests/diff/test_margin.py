@@ -15,7 +15,6 @@ from live_problem import place, quick
 
 from sae_jax import errors, lm
 from sae_jax.diff import config, margin, pairs
-from sae_jax.diff import evidence as evidence_lib
 from sae_jax.judge import likelihood
 from sae_jax.judge import prompts as prompts_lib
 
@@ -37,7 +36,7 @@ def reference(problem, name):
       tokens = prompt.tokens + prompt.responses[field]
       sequence = prompts_lib.Sequence(i, tokens, len(prompt.tokens))
       logp, grad_TD, _ = twin.run(list(tokens), len(prompt.tokens))
-      start, stop = evidence_lib.span(sequence, problem.config.scope)
+      start, stop = sequence.span(problem.config.scope)
       start = max(start, problem.config.skip_positions)
       value += sign * logp
       gradient_D += sign * grad_TD[start:stop].sum(0)
