@@ -25,12 +25,15 @@ CONFIG_JOBS = {
   "train": "a store -> a sparse autoencoder",
   "evaluate": "a trained SAE, its store and language model -> metrics",
   "diff": "a base and tuned models, an SAE -> which latents changed",
+  "steer": "a diff, its models and prompts -> what the latents do",
   "posttrain": "a language model and examples -> a fine-tuned model",
+  "realign": "a bad model and good examples -> is it good again, and where",
+  "monitor": "series of checkpoints -> when an alarm would have come",
   "organism": "a seed -> a tiny model with two personas, and its arms",
 }
 # Jobs that take paths; each module has `run(paths, out)`.
 PATH_JOBS = {
-  "report": "runs, evaluations and diffs -> one HTML page",
+  "report": "what the jobs wrote -> one HTML page",
   "verify": "check every byte of stores",
 }
 USAGE = "\n".join(
