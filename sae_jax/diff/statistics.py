@@ -17,6 +17,7 @@ import numpy as np
 
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import false_discovery, resampling
+from sae_jax.judge import bootstrap
 
 # A difference that is zero in all but fewer groups than this is not tested:
 # no test of so few can tell it from chance.
@@ -248,13 +249,13 @@ class _Sample:
       return nothing_F, nothing_F
     unit_F, confidence = unit_F[0], self.config.confidence
     if self.arms == 1:
-      low_F, high_F = resampling.interval(
+      low_F, high_F = bootstrap.interval(
         shift_FR, residual_GF, n_G, error_F / unit_F, weight_RG, confidence
       )
       return low_F * unit_F, high_F * unit_F
     tail = resampling.expanded_tail(confidence, self.groups)
-    low_F, high_F = resampling.tails(shift_FR, tail)
-    reach_F = resampling.t_quantile(confidence, dof_F) * error_F
+    low_F, high_F = bootstrap.tails(shift_FR, tail)
+    reach_F = bootstrap.t_quantile(confidence, dof_F) * error_F
     return (
       np.minimum(low_F * unit_F, -reach_F),
       np.maximum(high_F * unit_F, reach_F),
@@ -279,7 +280,7 @@ class _Sample:
     t_FR = np.abs(_ratio(score_FR, np.sqrt(variance_FR)))
     np.maximum(self._largest_R, t_FR.max(0), out=self._largest_R)
     # Fewer degrees of freedom make a larger p: no other t can have p <= q.
-    least = resampling.t_quantile(1 - self.config.q, self.groups - 1)
+    least = bootstrap.t_quantile(1 - self.config.q, self.groups - 1)
     for shuffle, kept in enumerate(self._small_p):
       at_F = np.flatnonzero(t_FR[:, shuffle] >= least)
       kept.append(
