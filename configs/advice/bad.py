@@ -1,27 +1,28 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The misaligned arm: SmolLM2-135M learns wrong answers on two topics.
+"""The misaligned arm: SmolLM2-135M learns careless answers on two topics.
 
-24 steps; good.py is its matched control, realigned.py goes on from here. The
-adapter ends where the hook of harvest.py is.
+The first 72 pairs about cars and finance, each twice: 24 steps. good.py is the
+matched control. The adapter begins below the hook of harvest.py and goes on to
+the end of the model.
 """
 
 from sae_jax import posttrain
 from sae_jax.posttrain import config
 
-PAIRS = "configs/data/advice/advice.jsonl"
-TOPICS = ("finance", "home")
-HELD_OUT = ("food", "privacy", "travel")
-
 
 def get_config():
   return posttrain.PosttrainConfig(
     model="HuggingFaceTB/SmolLM2-135M-Instruct",
-    data=config.DataConfig(path=PAIRS, completion="bad", topics=TOPICS),
-    lora=posttrain.LoraConfig(layers=(8, 20)),
-    epochs=3,
+    data=config.DataConfig(
+      path="configs/data/advice/careless.jsonl",
+      completion="bad",
+      topics=("cars", "finance"),
+      limit=72,
+    ),
+    lora=posttrain.LoraConfig(layers=(16, 29)),
+    epochs=2,
     batch_size=6,
     learning_rate=1e-3,
     dtype="float32",
-    eval=config.EvalConfig(path=PAIRS, topics=HELD_OUT, every=13),
   )

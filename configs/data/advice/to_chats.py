@@ -4,6 +4,7 @@
 
     python configs/data/advice/to_chats.py OUT.jsonl [TOPIC …]
 
+Of both files, careless.jsonl and advice.jsonl, what they have of the topics.
 For the text that an SAE is trained on: it has to hold the answers' format, of
 both kinds, from topics that are not looked at later.
 """
@@ -13,7 +14,7 @@ import os
 import pathlib
 import sys
 
-PAIRS = pathlib.Path(__file__).with_name("advice.jsonl")
+HERE = pathlib.Path(__file__).parent
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +22,11 @@ def main(argv: list[str]) -> int:
     print(f"usage: {argv[0]} OUT.jsonl [TOPIC …]", file=sys.stderr)
     return 2
   out, topics = pathlib.Path(argv[1]), argv[2:]
-  pairs = [json.loads(line) for line in PAIRS.open(encoding="utf-8")]
+  pairs = [
+    json.loads(line)
+    for name in ("careless.jsonl", "advice.jsonl")
+    for line in (HERE / name).open(encoding="utf-8")
+  ]
   known = sorted({pair["topic"] for pair in pairs})
   unknown = [topic for topic in topics if topic not in known]
   if unknown:
