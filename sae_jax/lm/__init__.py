@@ -3,7 +3,7 @@
 """Hugging Face causal language models as JAX programs."""
 
 from sae_jax.lm.decoding import generate, generate_tokens
-from sae_jax.lm.hooks import Edit, Hook
+from sae_jax.lm.hooks import Edit, Entry, Hook
 from sae_jax.lm.hooks import parse as parse_hook
 from sae_jax.lm.load import LanguageModel, load_lm
 from sae_jax.lm.run import Outputs, activations, forward, logits
@@ -12,6 +12,7 @@ from sae_jax.lm.score import completion_logprobs, token_logprobs
 
 __all__ = [
   "Edit",
+  "Entry",
   "Hook",
   "LanguageModel",
   "Outputs",

@@ -38,13 +38,16 @@ class Positions:
   """What attention knows of the slots; the same for every layer.
 
   `start` is the slot of the first query. The leading axis of the rotations is
-  1, or 2 where sliding layers turn at frequencies of their own.
+  1, or 2 where sliding layers turn at frequencies of their own. In branched
+  sequences a slot sees branch 0 and its own.
   """
 
   start: jax.Array  # int32 []
   mask_BS: jax.Array  # bool: which key slots hold a token
   cos_xBTR: jax.Array
   sin_xBTR: jax.Array
+  branch_BS: jax.Array | None = None  # int32
+  position_BS: jax.Array | None = None  # int32; given with branches
 
 
 def einsum(
@@ -186,10 +189,10 @@ def _attend(
 
   def block(q_BTKGH, slot_T):
     behind_TS = slot_T[:, None] - slot_S[None, :]
-    seen_TS = behind_TS >= 0
+    seen_BTS = (behind_TS >= 0)[None] & at.mask_BS[:, None, :]
+    seen_BTS &= _same_text(at.branch_BS, slot_T)
     if c.window:
-      seen_TS &= (behind_TS < c.window) | ~slides
-    seen_BTS = seen_TS[None] & at.mask_BS[:, None, :]
+      seen_BTS &= (_distance(at, behind_TS, slot_T) < c.window) | ~slides
     s_BKGTS = einsum("btkgh,bskh->bkgts", q_BTKGH, k_BSKH)
     s_BKGTS = softcap(s_BKGTS * c.attention_scale, c.attention_softcap)
     # Not -inf: a padding query sees nothing, and its softmax must not be NaN.
@@ -212,6 +215,23 @@ def _attend(
   return y_BTNH[:, :t]
 
 
+def _same_text(branch_BS: jax.Array | None, slot_T: jax.Array) -> jax.Array:
+  """Whether a key's slot is in branch 0 or the query's, bool [B or 1, T, S]."""
+  if branch_BS is None:
+    return jnp.ones((1, 1, 1), bool)
+  own_BT1 = branch_BS[:, slot_T][..., None]
+  branch_B1S = branch_BS[:, None, :]
+  return (branch_B1S == 0) | (branch_B1S == own_BT1)
+
+
+def _distance(at: Positions, behind_TS: jax.Array, slot_T: jax.Array):
+  """How many tokens a key is behind a query, [B or 1, T, S]."""
+  if at.position_BS is None:
+    return behind_TS[None]
+  own_BT1 = at.position_BS[:, slot_T][..., None]
+  return own_BT1 - at.position_BS[:, None, :]
+
+
 def softcap(x: jax.Array, cap: float) -> jax.Array:
   return cap * jnp.tanh(x / cap) if cap else x
 
@@ -221,16 +241,23 @@ def positions(
   mask_BS: jax.Array,
   start: jax.Array | int,
   count: int,
+  branch_BS: jax.Array | None = None,
 ) -> tuple[Positions, jax.Array]:
   """Where `count` new tokens from slot `start` stand.
 
   A token's position is the number of tokens before it in its sequence, so
-  padding on either side does not count.
+  padding on either side does not count, nor do other branches.
 
   Returns:
     the attention's view, and position_BT int32.
   """
-  position_BS = jnp.maximum(jnp.cumsum(mask_BS, axis=1, dtype=jnp.int32) - 1, 0)
+  upto_BS = jnp.cumsum(mask_BS, axis=1, dtype=jnp.int32)
+  if branch_BS is not None:
+    slot_S = jnp.arange(mask_BS.shape[1])
+    seen_BSS = _same_text(branch_BS, slot_S) & mask_BS[:, None, :]
+    seen_BSS &= (slot_S[:, None] >= slot_S[None, :])[None]
+    upto_BS = jnp.sum(seen_BSS, axis=-1, dtype=jnp.int32)
+  position_BS = jnp.maximum(upto_BS - 1, 0)
   position_BT = jax.lax.dynamic_slice_in_dim(position_BS, start, count, axis=1)
   tables = [config.rope_frequencies]
   local = config.rope_frequencies_local
@@ -246,5 +273,7 @@ def positions(
     mask_BS,
     jnp.cos(angle_xBTR),
     jnp.sin(angle_xBTR),
+    branch_BS,
+    None if branch_BS is None else position_BS,
   )
   return at, position_BT

@@ -7,7 +7,7 @@ program; a sample depends on the seed and the prompt's index, not on the batch.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,8 @@ def generate_tokens(
   temperature: float = 0.0,
   seed: int = 0,
   edits: Sequence[hooks_lib.Edit] = (),
+  row_edits: Callable[[np.ndarray], Sequence[hooks_lib.Edit]] | None = None,
+  draws: Sequence[int] | None = None,
   stop_tokens: Iterable[int] | None = None,
   batch_size: int = 32,
 ) -> list[list[int]]:
@@ -68,19 +70,30 @@ def generate_tokens(
       ids as they are, for instance of a chat template.
     max_new_tokens: at most so many per prompt.
     temperature: 0 is greedy (the lower id wins a tie).
-    seed: prompt i draws token t from `fold_in(fold_in(key(seed), i), t)`.
+    seed: prompt i draws token t from `fold_in(fold_in(key(seed), i), t)`, with
+      `draws[i]` in the place of i where they are given.
     edits: changes of the activations, of prompt and new tokens alike.
+    row_edits: gives the edits of a batch, which come after `edits`, from the
+      indices of its rows' prompts, so that every row may undergo another one.
+      A short batch repeats its last prompt's index.
+    draws: one per prompt: prompts with the same draw the same random numbers.
     stop_tokens: ids that end a text; None: the model's end-of-sequence ids.
     batch_size: prompts at a time; changes memory and speed only.
 
   Raises:
-    errors.InputError: an empty prompt, wrong numbers or hooks, or no head.
+    errors.InputError: an empty prompt, wrong numbers or hooks, draws that are
+      not one per prompt, or no head.
   """
   if max_new_tokens < 1:
     raise errors.InputError(f"max_new_tokens={max_new_tokens}: give at least 1")
   if not temperature >= 0:
     raise errors.InputError(f"temperature={temperature}: give 0 or more")
   ids = batch_lib.encode(lm, prompts)
+  draw_N = np.arange(len(ids)) if draws is None else np.asarray(draws)
+  if draw_N.shape != (len(ids),):
+    raise errors.InputError(
+      f"{len(draw_N)} draws for {len(ids)} prompts; give one for each"
+    )
   if not ids:
     return []
   if stop_tokens is None:
@@ -95,15 +108,17 @@ def generate_tokens(
       ids[first : first + batch_size], batch_size, longest, left=True
     )
     tokens_BT, mask_BT = batch_lib.check_tokens(lm, tokens_BT, mask_BT)
+    row_B = np.minimum(np.arange(first, first + batch_size), len(ids) - 1)
+    of_rows = () if row_edits is None else row_edits(row_B)
     new_BN = _generate(
       lm.model,
       tokens_BT,
       mask_BT,
-      tuple(edits),
+      (*edits, *of_rows),
       stop_X,
       None if temperature == 0 else jnp.float32(temperature),
       jax.random.key(seed),
-      jnp.int32(first),
+      jnp.asarray(draw_N[row_B], jnp.int32),
       count=max_new_tokens,
       mesh=lm.mesh,
     )
@@ -130,7 +145,7 @@ def _generate(
   stop_X: jax.Array,
   temperature: jax.Array | None,
   key: jax.Array,
-  first_row: jax.Array,
+  draw_B: jax.Array,
   *,
   count: int,
   mesh: jax.sharding.Mesh,
@@ -138,8 +153,7 @@ def _generate(
   """New tokens [B, count]; what follows a stop token means nothing."""
   b, t = tokens_BT.shape
   mask_BS = jnp.pad(mask_BT, ((0, 0), (0, count)), constant_values=True)
-  row_B = first_row + jnp.arange(b)
-  key_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(row_B)
+  key_B = jax.vmap(lambda draw: jax.random.fold_in(key, draw))(draw_B)
 
   def advance(tokens, cache, start, step):
     out = run_lib.forward(

@@ -86,6 +86,19 @@ class Edit:
   args: tuple[Any, ...] = ()
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A residual stream that a forward pass begins with, not the embedding.
+
+  `hook` is a resid_post or resid_pre; blocks below it are not run. An edit or
+  a tap at this very hook sees `h_BTD`.
+  """
+
+  hook: str = dataclasses.field(metadata={"static": True})
+  h_BTD: jax.Array
+
+
 def check_edits(edits: Iterable[Edit], num_layers: int) -> tuple[Edit, ...]:
   """The edits with canonical hook names, which have to exist.
 

@@ -78,16 +78,18 @@ class Adapter:
 
 
 def segments(
-  adapter: Adapter | None, count: int
+  adapter: Adapter | None, start: int, stop: int
 ) -> list[tuple[range, Adapter | None]]:
-  """The first `count` blocks as runs of corrected and uncorrected ones."""
+  """Blocks `start` to before `stop` as corrected and uncorrected runs."""
   if adapter is None:
-    return [(range(count), None)] if count else []
-  first, end = min(adapter.first, count), min(adapter.end, count)
+    return [(range(start, stop), None)] if start < stop else []
+  first, end = (
+    min(max(layer, start), stop) for layer in (adapter.first, adapter.end)
+  )
   runs = [
-    (range(first), None),
+    (range(start, first), None),
     (range(first, end), adapter.blocks(first, end)),
-    (range(end, count), None),
+    (range(end, stop), None),
   ]
   return [(layers, part) for layers, part in runs if layers]
 

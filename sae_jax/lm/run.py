@@ -42,6 +42,8 @@ def forward(
   *,
   taps: Sequence[str] = (),
   edits: Sequence[hooks_lib.Edit] = (),
+  entry: hooks_lib.Entry | None = None,
+  branch_BT: jax.Array | None = None,
   want_logits: bool = True,
   cache: attention_lib.KvCache | None = None,
   start: jax.Array | int = 0,
@@ -60,6 +62,11 @@ def forward(
       None: all of them. Padding may be left or right; its outputs mean nothing.
     taps: hook names.
     edits: applied in order; a tap at an edited hook sees the edited values.
+    entry: the stream to begin with; only blocks after it are run, and of
+      `tokens_BT` no more than the shape is used.
+    branch_BT: int32, to continue one text in several ways in one sequence: 0 is
+      the text, and tokens of branch 1, 2, … follow it as if the other branches
+      were not there. Not for padding on the left, and not with a cache.
     want_logits: run all blocks and the head.
     cache: keys and values of the slots before `start`; all blocks are run.
     start: the slot of the first token.
@@ -71,21 +78,25 @@ def forward(
       block again on the way back (a third more work, 1 / 20 of the memory).
 
   Raises:
-    errors.InputError: a hook that does not exist or is not loaded.
+    errors.InputError: a hook that does not exist, is not loaded, or lies before
+      the entry.
   """
   plan = plan_lib.make(
-    model, taps, edits, run_all=want_logits or cache is not None
+    model, taps, edits, run_all=want_logits or cache is not None, entry=entry
   )
   b, t = tokens_BT.shape
   if mask_BT is None:
     slots = t if cache is None else cache.k_LBSKH.shape[2]
     mask_BT = jnp.ones((b, slots), bool)
   at, position_BT = attention_lib.positions(
-    model.config, mask_BT.astype(bool), start, t
+    model.config, mask_BT.astype(bool), start, t, branch_BT
   )
   pin = functools.partial(batch_lib.pin, mesh=mesh)
-  h_BTD = pin(model.embed(tokens_BT, position_BT))
   new_mask_BT = jax.lax.dynamic_slice_in_dim(at.mask_BS, start, t, axis=1)
+  if entry is None:
+    h_BTD = pin(model.embed(tokens_BT, position_BT))
+  else:
+    h_BTD = pin(_enter(plan, entry, new_mask_BT))
   h_BTD, found, cache = _run_blocks(
     model, plan, h_BTD, at, new_mask_BT, cache, pin, adapter, remat
   )
@@ -95,6 +106,19 @@ def forward(
     logits_BTV=pin(model.unembed(h_BTD)) if want_logits else None,
     cache=cache,
   )
+
+
+def _enter(plan: plan_lib.Plan, entry: hooks_lib.Entry, mask_BT) -> jax.Array:
+  """The stream that the first block takes; a resid_pre is the block's own."""
+  hook, h_BTD = plan.entry, entry.h_BTD
+  if h_BTD.shape[:2] != mask_BT.shape:
+    raise errors.InputError(
+      f"entry at {entry.hook!r}: a stream of shape {h_BTD.shape} for tokens of"
+      f" shape {mask_BT.shape}"
+    )
+  if hook is not None and hook.site == "resid_post":
+    h_BTD = _edit(plan.edits, hook.site, hook.layer, h_BTD, mask_BT)
+  return h_BTD
 
 
 def _run_blocks(
@@ -148,17 +172,20 @@ def _run_blocks(
   # Inside a scan nothing can merge the two computations of a block.
   checkpointed = functools.partial(jax.checkpoint, prevent_cse=False)
   carry = (h_BTD, buffers, cache)
-  if n and n == model.layers and adapter is None:
+  found = {}
+  if plan.entry is not None and plan.entry.site == "resid_post":
+    found[plan.entry] = h_BTD
+  if n and n == model.layers and adapter is None and not plan.first:
     body = checkpointed(step) if remat else step
     carry, _ = jax.lax.scan(body, carry, (jnp.arange(n), model.blocks))
   else:
     policy = None if remat else _all_but_slices
     body = checkpointed(step_indexed, policy=policy)
-    for layers, part in low_rank.segments(adapter, n):
+    for layers, part in low_rank.segments(adapter, plan.first, n):
       layer_n = jnp.asarray(layers, jnp.int32)
       carry, _ = jax.lax.scan(body, carry, (layer_n, part))
   h_BTD, buffers, cache = carry
-  found = {
+  found |= {
     hooks_lib.Hook(layer, site): buffers[site][i]
     for site, layers in plan.slots.items()
     for i, layer in enumerate(layers)
