@@ -85,8 +85,8 @@ class Endpoint:
       self._send(body)
     except transport.EndpointError as error:
       raise errors.InputError(
-        f"the endpoint for labels does not work: {error}; correct the endpoint"
-        " config, start the server, or leave labels out"
+        f"the endpoint does not work: {error}; correct the endpoint config,"
+        " start the server, or leave out what asks it (labels, an llm judge)"
       ) from None
 
   def ask(self, messages: list[Message]) -> Reply:

@@ -3,13 +3,13 @@
 """Prompts and their responses as tokens: what every model of a diff reads."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from sae_jax import errors
 from sae_jax.judge import config as config_lib
+from sae_jax.judge import question_sets
 from sae_jax.lm import tokenizer as tokenizer_lib
 
 
@@ -108,36 +108,18 @@ def spans(
 def load(
   config: config_lib.PromptsConfig, tokenizer: tokenizer_lib.Tokenizer
 ) -> Prompts:
-  """Reads and tokenises the prompts.
+  """Reads and tokenises the prompts, of any form that `question_sets` reads.
+
+  A system message goes in front of a prompt without a chat template as text,
+  with an empty line between.
 
   Raises:
-    errors.InputError: the file cannot be read or has a bad line (named by its
-      number), or no prompt is left.
+    errors.InputError: the file cannot be read or has a bad record (named by its
+      place), or no prompt is left.
   """
-  path = pathlib.Path(config.path).expanduser()
-  try:
-    lines = path.read_text(encoding="utf-8").splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise errors.InputError(
-      f"prompts.path={path}: cannot be read ({error})"
-    ) from error
   chat = tokenizer.has_chat_template if config.chat is None else config.chat
   prompts: list[Prompt] = []
-  seen: dict[str, int] = {}
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    place = f"{path}:{number}"
-    record = _record(line, place)
-    topic = str(record.get("topic", ""))
-    if config.topics and topic not in config.topics:
-      continue
-    name = str(record.get("id", number))
-    if name in seen:
-      raise errors.InputError(
-        f"{place}: id {name!r} is also in line {seen[name]}; ids are unique"
-      )
-    seen[name] = number
+  for place, record in question_sets.records(config):
     tokens = _tokens(record, place, config, tokenizer, chat)
     responses = {
       field: _response(record, field, place, tokenizer)
@@ -146,31 +128,14 @@ def load(
       )
       if record.get(field) is not None
     }
-    prompts.append(Prompt(name, topic, tokens, responses))
-    if len(prompts) == config.limit:
-      break
-  if not prompts:
-    topics = f" of topics {', '.join(config.topics)}" if config.topics else ""
-    raise errors.InputError(f"{path}: there are no prompts{topics} in it")
+    prompts.append(Prompt(record["id"], record["topic"], tokens, responses))
   return Prompts(
     tuple(prompts),
     config.behaviour,
     config.contrast,
     config.appended,
-    str(path),
+    str(pathlib.Path(config.path).expanduser()),
   )
-
-
-def _record(line: str, place: str) -> dict[str, Any]:
-  try:
-    record = json.loads(line)
-  except ValueError as error:
-    raise errors.InputError(f"{place}: not valid JSON ({error})") from error
-  if not isinstance(record, dict):
-    raise errors.InputError(
-      f'{place}: not a JSON object; write {{"prompt": "…"}}'
-    )
-  return record
 
 
 def _tokens(
@@ -180,19 +145,13 @@ def _tokens(
   tokenizer: tokenizer_lib.Tokenizer,
   chat: bool,
 ) -> tuple[int, ...]:
-  messages: Any = record.get("messages")
-  if messages is None:
-    prompt = record.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-      raise errors.InputError(
-        f'{place}: there is neither a "prompt" (text) nor "messages"; fields'
-        f" here: {', '.join(sorted(record)) or 'none'}"
-      )
-    if not chat:
-      return tuple(tokenizer.encode(prompt))
-    messages = [{"role": "user", "content": prompt}]
-  if config.system:
-    messages = [{"role": "system", "content": config.system}, *messages]
+  messages = question_sets.conversation(record, place)
+  system = record.get("system") or config.system
+  if not chat and "messages" not in record:
+    text = messages[0]["content"]
+    return tuple(tokenizer.encode(f"{system}\n\n{text}" if system else text))
+  if system:
+    messages = [{"role": "system", "content": system}, *messages]
   try:
     return tuple(tokenizer.apply_chat(messages, add_generation_prompt=True))
   except errors.InputError as error:

@@ -162,12 +162,16 @@ def lines(tmp_path, *records):
 def test_prompts_say_where_a_line_is_wrong(base, tmp_path):
   good = {"id": "a", "prompt": "w1 w2", "good": "w3"}
   for record, message in (
-    ("{", "prompts.jsonl:2: not valid JSON"),
+    ("{", "prompts.jsonl:2: not JSON"),
     ("[1]", "prompts.jsonl:2: not a JSON object"),
     ({"text": "w1"}, 'neither a "prompt" .* nor "messages"'),
-    ({"id": "a", "prompt": "w1"}, "id 'a' is also in line 1"),
+    ({"id": "a", "prompt": "w1"}, r"id 'a' is also that of .*prompts.jsonl:1"),
     ({"id": "b", "prompt": "w1", "bad": 3}, "'bad' is no text"),
-    ({"id": "b", "messages": []}, "no chat template"),
+    ({"id": "b", "messages": []}, "or an empty one"),
+    (
+      {"id": "b", "messages": [{"role": "user", "content": "w1"}]},
+      "no chat template",
+    ),
   ):
     with pytest.raises(errors.InputError, match=message):
       load(lines(tmp_path, good, record), base)
