@@ -23,6 +23,15 @@ def load_sae(path: str | os.PathLike[str]) -> sae.Sae:
   return saelens.load(_place(pathlib.Path(path).expanduser()))
 
 
+def open_decoder(path: str | os.PathLike[str]) -> saelens.Decoder:
+  """The decoder rows of what `load_sae(path)` reads, without the rest of it.
+
+  Raises:
+    errors.InputError: see `load_sae`.
+  """
+  return saelens.Decoder(_place(pathlib.Path(path).expanduser()))
+
+
 def hash_sae(path: str | os.PathLike[str]) -> str:
   """SHA-256 of the file of weights that `load_sae(path)` reads.
 

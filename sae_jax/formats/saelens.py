@@ -108,6 +108,54 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   return sae.make_sae(params, config["k"], config["metadata"])
 
 
+class Decoder:
+  """The decoder of a dictionary on disk, read row by row.
+
+  For what needs a few directions of a dictionary that may be larger than
+  memory.
+  """
+
+  def __init__(self, path: str | os.PathLike[str]):
+    """Raises errors.InputError where `load` would for its configuration."""
+    path = pathlib.Path(path)
+    config = _read_config(path / CONFIG)
+    self.latents: int = config["d_sae"]
+    self.d_model: int = config["d_in"]
+    self.metadata: dict[str, Any] = config["metadata"]
+    self._path = path / WEIGHTS
+
+  def units(self, latents_N: Any) -> np.ndarray:
+    """Directions of latents, [N, D] float32 of length 1.
+
+    Raises:
+      errors.InputError: the file is damaged, there is no such latent, or its
+        row is zero or not finite.
+    """
+    latents_N = np.asarray(latents_N, np.int64)
+    outside = latents_N[(latents_N < 0) | (latents_N >= self.latents)]
+    if outside.size:
+      raise errors.InputError(
+        f"{self._path} has no latent {outside[0]}; its latents are 0 to"
+        f" {self.latents - 1}"
+      )
+    rows_ND = np.zeros((len(latents_N), self.d_model), np.float32)
+    try:
+      with safetensors.safe_open(self._path, framework="numpy") as file:
+        decoder = file.get_slice("W_dec")
+        for row_D, latent in zip(rows_ND, latents_N.tolist(), strict=True):
+          row_D[:] = decoder[latent : latent + 1][0]
+    except (OSError, safetensors.SafetensorError) as error:
+      raise errors.InputError(f"{self._path} cannot be read: {error}") from None
+    norm_N1 = np.linalg.norm(rows_ND.astype(np.float64), axis=1, keepdims=True)
+    wrong = np.flatnonzero(~((norm_N1[:, 0] > 0) & np.isfinite(norm_N1[:, 0])))
+    if wrong.size:
+      raise errors.InputError(
+        f"{self._path}: latent {latents_N[wrong[0]]} has a decoder row of"
+        f" length {norm_N1[wrong[0], 0]}, which is no direction"
+      )
+    return (rows_ND / norm_N1).astype(np.float32)
+
+
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
   try:
     config = json.loads(path.read_text(encoding="utf-8"))

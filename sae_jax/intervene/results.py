@@ -1,0 +1,328 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From what was measured to verdicts: screen.parquet and summary.json.
+
+Directions are gone through a chunk at a time, so that memory is bounded
+however many there are.
+"""
+
+import dataclasses
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sae_jax.intervene import bands as bands_lib
+from sae_jax.intervene import candidates as candidates_lib
+from sae_jax.intervene import screen as screen_lib
+from sae_jax.intervene import strength, table, verdict
+from sae_jax.judge import scores
+
+# Single latents in summary.json; the table has all of them.
+_SHOWN = 2000
+DIRECTION = "direction"  # the band of single latents, on all prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One direction with its verdict."""
+
+  candidate: candidates_lib.Candidate
+  curves: dict[str, strength.Curve]  # "up", "down"
+  passed: dict[str, verdict.Passed]
+  verdict: verdict.Verdict
+  ways: verdict.Ways
+  why: str
+
+  @property
+  def effect(self) -> float:
+    """The smaller of both effects, in the expected directions."""
+    return min(
+      sign * self.curves[way].effect.mean for way, _, sign in strength.WAYS
+    )
+
+  @property
+  def order(self) -> tuple[bool, float]:
+    """Sorts the best last."""
+    return self.verdict == "causal", self.effect
+
+
+@dataclasses.dataclass(frozen=True)
+class Random:
+  """Random directions of one band on one set of prompts.
+
+  Attributes:
+    candidates: R of them.
+    effects: way -> [R, S].
+    chosen: way -> [R], at the strength chosen.
+  """
+
+  candidates: tuple[candidates_lib.Candidate, ...]
+  effects: dict[str, np.ndarray]
+  chosen: dict[str, np.ndarray]
+
+  def band(self, way: str, but: candidates_lib.Candidate) -> verdict.Band:
+    """Those that a candidate is compared with."""
+    at = bands_lib.members(self.candidates, but)
+    return verdict.Band(self.chosen[way][at])
+
+  def json(self, strengths: Sequence[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": len(self.candidates)}
+    for way, _, _ in strength.WAYS:
+      found[way] = [
+        {"strength": s, **_spread(self.effects[way][:, i])}
+        for i, s in enumerate(strengths)
+      ]
+      found[f"{way}_chosen"] = _spread(self.chosen[way])
+    return found
+
+
+class Results:
+  """Verdicts of a measured screen, a chunk at a time."""
+
+  def __init__(self, screen: screen_lib.Screen):
+    self._screen = screen
+    self._config = screen.config
+    self.topics = tuple(prompt.topic for prompt in screen.prompts.prompts)
+    self.unsteered = {
+      model: screen_lib.unsteered(screen, model)
+      for model in (
+        "base",
+        "tuned",
+        *(["control"] * bool(self._config.control)),
+      )
+    }
+    self.random = self._random()
+
+  def __iter__(self) -> Iterator[Result]:
+    """Every direction, random ones too."""
+    for group in self._screen.groups:
+      for i, chunk in enumerate(self._screen.chunks(group)):
+        curves = {
+          way: strength.curves(
+            screen_lib.steered(self._screen, model, group, i),
+            self.unsteered[model].at(group.at_P),
+            [self.topics[p] for p in group.at_P],
+            sign,
+            self._config.damage,
+            self._config.statistics,
+          )
+          for way, model, sign in strength.WAYS
+        }
+        for n, at in enumerate(chunk):
+          yield self._result(
+            group.candidates[at], {way: curves[way][n] for way in curves}
+          )
+
+  def score(self, values_P: np.ndarray) -> scores.Score:
+    return scores.score(values_P, **dataclasses.asdict(self._config.statistics))
+
+  def shift(self, model: str = "tuned") -> scores.Score:
+    """margin(model) − margin(base), paired."""
+    return self.score(
+      self.unsteered[model].margin - self.unsteered["base"].margin
+    )
+
+  def share(self, result: Result, way: str, sign: int) -> float | None:
+    """Of the shift on the same prompts: made by adding, undone by taking."""
+    for group in self._screen.groups:
+      if group.name == group_of(result.candidate):
+        difference_P = (
+          self.unsteered["tuned"].margin - self.unsteered["base"].margin
+        )
+        shift = float(difference_P[group.at_P].mean())
+        return sign * result.curves[way].effect.mean / shift if shift else None
+    return None
+
+  def _result(self, candidate, curves) -> Result:
+    name = candidate.band
+    if candidate.kind == "direction" or candidate.is_random:
+      name = DIRECTION if name == candidates_lib.LATENT else name
+    passed = {
+      way: verdict.check(
+        curves[way], sign, self.random[name].band(way, candidate)
+      )
+      for way, _, sign in strength.WAYS
+    }
+    return Result(
+      candidate,
+      curves,
+      passed,
+      *verdict.decide(passed["up"], passed["down"], candidate.changed),
+    )
+
+  def _random(self) -> dict[str, Random]:
+    """All bands; that of single latents on their prompts and on all."""
+    screen = self._screen
+    wide = screen.groups[0]
+    at = [i for i, c in enumerate(wide.candidates) if c.is_random]
+    raw = {
+      model: _gather(screen, model, wide, at) for _, model, _ in strength.WAYS
+    }
+    random = [wide.candidates[i] for i in at]
+    found = {}
+    for band in dict.fromkeys(c.band for c in random):
+      of_band = [i for i, c in enumerate(random) if c.band == band]
+      members = tuple(random[i] for i in of_band)
+      sets = {band: np.arange(len(wide.at_P))}
+      if band == candidates_lib.LATENT:
+        sets = {band: screen.groups[-1].at_P, DIRECTION: sets[band]}
+      for name, at_P in sets.items():
+        effects, chosen = {}, {}
+        for way, model, sign in strength.WAYS:
+          effects[way], chosen[way], _ = strength.chosen_effects(
+            raw[model].at(of_band).at(..., at_P),
+            self.unsteered[model].at(at_P),
+            sign,
+            self._config.damage,
+          )
+        found[name] = Random(members, effects, chosen)
+    return found
+
+
+def group_of(candidate: candidates_lib.Candidate) -> str:
+  single = candidate.kind == "latent" and not candidate.is_random
+  return "single" if single else "wide"
+
+
+def write_table(
+  results: Results, writer: table.Writer, strengths: Sequence[float], norms
+) -> tuple[list[Result], dict[str, Any]]:
+  """Writes the margins' rows; returns what summary.json shows, and counts."""
+  best: list[tuple[tuple[bool, float], int, Result]] = []
+  shown: list[Result] = []
+  counts = {name: 0 for name in ("causal", "correlated", "inert")}
+  random = {name: 0 for name in results.random if name != DIRECTION}
+  for number, result in enumerate(results):
+    _write_rows(result, writer, strengths, norms)
+    candidate = result.candidate
+    if candidate.is_random:
+      if result.verdict == "causal":
+        random[candidate.band] += 1
+    elif candidate.kind != "latent":
+      shown.append(result)
+    else:
+      counts[result.verdict] += 1
+      heapq.heappush(best, (result.order, -number, result))
+      if len(best) > _SHOWN:
+        heapq.heappop(best)
+  latents = [result for _, _, result in sorted(best, key=lambda e: e[:2])[::-1]]
+  return shown + latents, {"latents": counts, "random_called_causal": random}
+
+
+def intervention(
+  results: Results, result: Result, strengths: Sequence[float]
+) -> dict[str, Any]:
+  """A result as it stands in summary.json."""
+  candidate = result.candidate
+  diff = None
+  if candidate.score is not None:
+    diff = {
+      "score": candidate.score,
+      "rank": candidate.rank,
+      "changed": candidate.changed,
+    }
+  return {
+    "name": candidate.name,
+    "kind": candidate.kind,
+    "latents": list(candidate.latents),
+    "weights": list(candidate.weights),
+    "sign": candidate.sign,
+    "diff": diff,
+    "verdict": result.verdict,
+    "ways": result.ways,
+    "why": result.why,
+    **{
+      way: _way(results, result, way, sign, strengths)
+      for way, _, sign in strength.WAYS
+    },
+  }
+
+
+def _way(results, result, way: str, sign: int, strengths) -> dict[str, Any]:
+  curve, passed = result.curves[way], result.passed[way]
+  return {
+    "strength": strengths[curve.chosen],
+    "effect": curve.effect.json(),
+    "share_of_shift": results.share(result, way, sign),
+    "z": passed.z,
+    "outside": passed.outside,
+    "p_behaviour": curve.p_behaviour.json(),
+    "p_contrast": curve.p_contrast.json(),
+    "p_behaviour_change": curve.gain.json(),
+    "damage": curve.damage,
+    "within_budget": curve.within,
+    "topics": curve.topics,
+    "curve": [
+      {
+        "strength": s,
+        "effect": effect.mean,
+        "ci_low": effect.json()["ci_low"],
+        "ci_high": effect.json()["ci_high"],
+        "p_behaviour": float(curve.p_behaviour_S[i]),
+        "p_contrast": float(curve.p_contrast_S[i]),
+        "damage": float(curve.damage_S[i]),
+      }
+      for i, (s, effect) in enumerate(
+        zip(strengths, curve.effects, strict=True)
+      )
+    ],
+  }
+
+
+def _write_rows(result: Result, writer: table.Writer, strengths, norms) -> None:
+  candidate = result.candidate
+  single = candidate.kind == "latent"
+  for way, model, _ in strength.WAYS:
+    curve, passed = result.curves[way], result.passed[way]
+    for i, effect in enumerate(curve.effects):
+      chosen = i == curve.chosen
+      writer.add(
+        stage="margin",
+        model=model,
+        name=candidate.name,
+        kind=candidate.kind,
+        band=candidate.band,
+        random=candidate.is_random,
+        latent=candidate.latents[0] if single else None,
+        sign=candidate.sign if single else None,
+        strength=strengths[i],
+        norm=float(norms[i]),
+        prompts=effect.n,
+        effect=effect.mean,
+        ci_low=effect.json()["ci_low"],
+        ci_high=effect.json()["ci_high"],
+        se=effect.json()["se"],
+        p_behaviour=float(curve.p_behaviour_S[i]),
+        p_contrast=float(curve.p_contrast_S[i]),
+        damage=float(curve.damage_S[i]),
+        chosen=chosen,
+        within_budget=curve.within if chosen else None,
+        z=passed.z if chosen else None,
+        outside=passed.outside if chosen else None,
+        verdict=result.verdict,
+      )
+
+
+def _gather(screen, model: str, group, at: list[int]) -> strength.Pairs:
+  """Some candidates of a group, [R, S, P]."""
+  parts = []
+  for i, chunk in enumerate(screen.chunks(group)):
+    inside = [n - chunk.start for n in at if n in chunk]
+    if inside:
+      parts.append(screen_lib.steered(screen, model, group, i).at(inside))
+  return strength.Pairs(
+    np.concatenate([part.behaviour for part in parts]),
+    np.concatenate([part.contrast for part in parts]),
+  )
+
+
+def _spread(effect_R: np.ndarray) -> dict[str, float | None]:
+  band = verdict.Band(effect_R)
+  return {
+    "mean": band.mean,
+    "sd": band.sd if np.isfinite(band.sd) else None,
+    "low": float(effect_R.min()),
+    "high": float(effect_R.max()),
+  }
