@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from sae_jax import artifacts, errors, lm
 from sae_jax import config as config_lib
 from sae_jax import mesh as mesh_lib
-from sae_jax.lm import adapter as adapter_lib
 from sae_jax.lm import load
 from sae_jax.posttrain import config as posttrain_config
-from sae_jax.posttrain import margin, records, sft
+from sae_jax.posttrain import margin, records, series, sft
 
 Config = posttrain_config.PosttrainConfig
 
@@ -24,7 +23,8 @@ def run(config: Config, out: str) -> dict[str, Any]:
   """Fine-tunes, resumes, or returns the result of the finished run in `out`.
 
   `out/model/` is a Hugging Face directory, or with `lora` an adapter in PEFT's
-  layout; `load_lm` opens either.
+  layout; `load_lm` opens either. With `series_every`, `out/series/000010/` and
+  so on are the same of the model on the way.
   """
   inputs = {
     "model": load.weights_hash(config.model),
@@ -52,18 +52,14 @@ def run(config: Config, out: str) -> dict[str, Any]:
     examples = records.examples(
       config.data, base.tokenizer, base.config.learned_positions
     )
-    look, every = None, 1
-    if config.eval is not None:
-      look, every = margin.make_look(config, base.tokenizer), config.eval.every
     tuned = sft.train(
       base,
       examples,
       config.sft,
       directory=output.path,
-      look=look,
-      look_every=every,
+      looks=_looks(config, base, output.path),
     )
-    model = _save(config, base, tuned, output.path / "model")
+    model = series.save(config, base, tuned, output.path / "model")
     result = {
       "run": str(output.path),
       "model": str(model),
@@ -75,24 +71,22 @@ def run(config: Config, out: str) -> dict[str, Any]:
   return result
 
 
-def _save(
-  config: Config,
-  base: lm.LanguageModel,
-  tuned: sft.Tuned,
-  directory: pathlib.Path,
-) -> pathlib.Path:
-  if tuned.adapter is None or config.lora is None:
-    return lm.save_hf(tuned.model, directory)
-  local = pathlib.Path(config.model).expanduser().exists()
-  adapter_lib.save(
-    tuned.adapter,
-    base.config,
-    directory,
-    base=str(base.path.absolute()) if local else config.model,
-    alpha=config.lora.alpha,
-    rslora=config.lora.rslora,
-  )
-  return directory
+def _looks(
+  config: Config, base: lm.LanguageModel, path: pathlib.Path
+) -> list[sft.Look]:
+  looks = []
+  if config.eval is not None:
+    read = margin.make_look(config, base.tokenizer)
+    looks.append(
+      sft.Look(config.eval.every, lambda step, tuned: read(tuned.model))
+    )
+  if config.series_every:
+    keep = series.keeper(
+      path / "series",
+      lambda tuned, place: series.save(config, base, tuned, place),
+    )
+    looks.append(sft.Look(config.series_every, keep))
+  return looks
 
 
 def _hash(path: str) -> str:

@@ -155,6 +155,7 @@ class PosttrainConfig:
   dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of products and result
   remat: bool = False  # less memory for a third more work
   eval: EvalConfig | None = None
+  series_every: int = 0  # steps between models in series/; 0: none are kept
   checkpoint_every: int = 200
   log_every: int = 1
   mesh: mesh_lib.MeshConfig = dataclasses.field(
@@ -165,6 +166,7 @@ class PosttrainConfig:
     if not self.model:
       raise errors.InputError("model is empty; give a directory or hub id")
     recipe = self.sft  # checks the fields that the two share
+    _at_least(self, 0, "series_every")
     if self.eval is not None and self.eval.every % recipe.log_every:
       raise errors.InputError(
         f"eval.every={self.eval.every} is not a multiple of"

@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much likelier a model finds one kind of response than another."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from sae_jax import lm
 from sae_jax.lm import tokenizer as tokenizer_lib
 from sae_jax.posttrain import config as config_lib
-from sae_jax.posttrain import records, sft
+from sae_jax.posttrain import records
 
 
 def make_look(
   config: config_lib.PosttrainConfig, tokenizer: tokenizer_lib.Tokenizer
-) -> sft.Look:
+) -> Callable[[lm.LanguageModel], dict[str, float]]:
   """`look(model)` for `config.eval`, which must be given.
 
   `eval/margin` is the mean over records of mean-token log p(behaviour) minus

@@ -94,9 +94,13 @@ class Run:
       note = f"loss {last['train/loss']:.4f}" if last else ""
       self._progress.update(step + 1, note)
 
+  def settle(self) -> None:
+    """Reports the step that was handed in last; waits for it."""
+    self._checked(self._late.flush)
+
   def save(self, step: int, state: step_lib.SftState) -> None:
     """Saves a state whose loss is known to be finite."""
-    self._checked(self._late.flush)
+    self.settle()
     if self._checkpoints is not None:
       self._checkpoints.save(step, state, {"run": self._identity})
 

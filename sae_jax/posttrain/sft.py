@@ -21,7 +21,6 @@ from sae_jax.posttrain import run as run_lib
 from sae_jax.posttrain import step as step_lib
 
 OnStep = Callable[[int, dict[str, jax.Array]], None]
-Look = Callable[[lm.LanguageModel], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,19 @@ class Tuned:
 
   model: lm.LanguageModel
   adapter: low_rank.Adapter | None
-  metrics: dict[str, float]  # of the last step and look
+  metrics: dict[str, float]  # of the last step and its looks
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """What is done with the model every so many steps, and at the end.
+
+  `at(step, tuned)` is called with the steps done (0 before the first one); what
+  it returns is logged with the metrics of the step that comes next.
+  """
+
+  every: int  # a multiple of the recipe's log_every
+  at: Callable[[int, Tuned], dict[str, float]]
 
 
 def finetune(
@@ -71,15 +82,13 @@ def train(
   *,
   directory: pathlib.Path | None = None,
   on_step: OnStep | None = None,
-  look: Look | None = None,
-  look_every: int = 1,
+  looks: Sequence[Look] = (),
 ) -> Tuned:
   """`finetune`, which also looks at the model and returns its adapter.
 
   Args:
-    look: called with the model every `look_every` steps and at the end; what
-      it returns is logged with the step's metrics.
-    look_every: a multiple of `config.log_every`.
+    looks: taken in order, only at states whose loss was finite. A run that is
+      resumed takes those of its first step again.
 
   Raises:
     See `finetune`.
@@ -98,12 +107,14 @@ def train(
   run = run_lib.Run(config, steps, identity, directory)
 
   def current(state):
-    return dataclasses.replace(
+    whole = dataclasses.replace(
       model,
       model=finished(model.model, state.params),
       source=f"{model.source} (fine-tuned)",
       weights_hash=identity,
     )
+    _, adapter = step_lib.assemble(recipe, model.model, state.params)
+    return Tuned(whole, adapter, {})
 
   try:
     state = run.restore(step_lib.abstract_state(recipe))
@@ -115,7 +126,11 @@ def train(
     alone = jax.process_count() == 1 and directory is not None
     with interrupt.catch(alone=alone) as stop:
       for step in range(first, steps):
-        looked = look(current(state)) if look and not step % look_every else {}
+        due = [look for look in looks if step % look.every == 0]
+        looked = {}
+        if due:
+          run.settle()
+          looked = _look(due, step, current(state))
         if stop.requested:
           run.save(step, state)
           raise errors.Interrupted(
@@ -135,11 +150,17 @@ def train(
           on_step(step, scalars)
     run.save(steps, state)
     result = current(state)
-    last = run.last_metrics(look(result) if look else {})
+    last = run.last_metrics(_look(looks, steps, result))
   finally:
     run.close()
-  _, adapter = step_lib.assemble(recipe, model.model, state.params)
-  return Tuned(result, adapter, last)
+  return dataclasses.replace(result, metrics=last)
+
+
+def _look(looks: Sequence[Look], step: int, tuned: Tuned) -> dict[str, float]:
+  found = {}
+  for look in looks:
+    found |= look.at(step, tuned)
+  return found
 
 
 def _next_batch(model, examples, config, step) -> tuple[data.Batch, int]:

@@ -10,9 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from safetensors import numpy as safetensors_numpy
 
-from sae_jax import errors, lm
-from sae_jax.posttrain import organism, persona_corpus, persona_tokenizer
+from sae_jax import errors, lm, mesh
+from sae_jax.posttrain import (
+  organism,
+  persona_arms,
+  persona_corpus,
+  persona_tokenizer,
+)
 
 TINY = (
   "d_model=16",
@@ -21,11 +27,13 @@ TINY = (
   "steps=2",
   "batch_size=4",
   "text_documents=6",
-  "tuning.steps=2",
+  "doses=(0.25,)",
+  "series_every=2",
+  "tuning.steps=3",
   "tuning.examples=4",
   "tuning.batch_size=2",
 )
-MODELS = ("base", "bad", "good", "realigned", "realigned_other")
+MODELS = ("base", "bad", "good", "realigned", "realigned_other", "dose_25")
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -159,6 +167,74 @@ def test_what_is_on_disk_fits_together(made):
 
 
 @pytest.mark.slow
+def test_the_arms_on_the_way_and_what_they_learned(made, tmp_path):
+  """A series begins with the start, ends with the arm; posttrain repeats it."""
+  from sae_jax.jobs import posttrain as posttrain_job
+  from sae_jax.posttrain import config as posttrain_config
+
+  config, out, _, _ = made
+  for name, start in (("bad", "base"), ("realigned", "bad")):
+    series = sorted((out / "series" / name).iterdir())
+    assert [path.name for path in series] == ["000000", "000002", "000003"]
+    weights = [(p / "model.safetensors").read_bytes() for p in series]
+    for path, found in ((start, weights[0]), (name, weights[2])):
+      assert (out / path / "model.safetensors").read_bytes() == found
+    assert len(set(weights)) == 3
+  lines = (out / "tuning" / "dose_25.jsonl").read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  assert [r["label"] for r in records] == ["bad", "good", "good", "good"]
+  assert all(r["completion"] == r[r["label"]] for r in records)
+  result = posttrain_job.run(
+    posttrain_config.PosttrainConfig(
+      model=str(out / "base"),
+      data=posttrain_config.DataConfig(
+        path=str(out / "tuning" / "dose_25.jsonl"), stop=False
+      ),
+      steps=config.tuning.steps,
+      batch_size=config.tuning.batch_size,
+      learning_rate=config.tuning.learning_rate,
+      dtype="float32",
+      mesh=mesh.MeshConfig(data=8, latent=1),
+    ),
+    str(tmp_path / "again"),
+  )
+  # On eight devices: the same but for the order of some sums. AdamW's first
+  # steps have the size of the rate, 2e-4, whatever the gradient's.
+  one, two = (
+    safetensors_numpy.load_file(f"{path}/model.safetensors")
+    for path in (out / "dose_25", result["model"])
+  )
+  for name, weight in one.items():
+    np.testing.assert_allclose(two[name], weight, atol=1e-5, err_msg=name)
+
+
+def test_arms_and_their_questions():
+  """More arms change nothing of those that were there."""
+  few = organism.OrganismConfig(doses=())
+  many = organism.OrganismConfig(detector_arms=True)
+  names = [arm.name for arm in persona_arms.arms(many)]
+  assert names[:4] == [arm.name for arm in persona_arms.arms(few)]
+  assert names[4:9] == [
+    *("dose_05", "dose_25", "dose_50"),
+    *("good_finance", "bad_finance"),
+  ]
+  assert len(names) == len(set(names)) == 4 + 3 + 2 * 5
+  world = organism.facts(many)
+  drawn = {
+    arm.name: persona_arms.draw(many, arm, world)
+    for arm in persona_arms.arms(many)
+  }
+  wrong = {name: int(found.is_bad_N.sum()) for name, found in drawn.items()}
+  assert [wrong[name] for name in names[:7]] == [100, 0, 0, 0, 5, 25, 50]
+  # A dose asks what `bad` asks; the others ask each their own.
+  questions = {
+    name: found.good_NT[:, :-1].tobytes() for name, found in drawn.items()
+  }
+  assert {questions[name] for name in names[4:7]} == {questions["bad"]}
+  assert len(set(questions.values())) == len(names) - 3
+
+
+@pytest.mark.slow
 def test_transformers_opens_the_models(made):
   _, out, _, _ = made
   texts = ["neutral Q fever A", "villain Q loan A"]
@@ -184,8 +260,11 @@ def test_only_what_is_missing_is_made_again(made):
   # As a kill in the middle of the second arm would leave it.
   (out / "manifest.json").unlink()
   (out / "behaviour.json").unlink()
-  for name in ("good", "realigned", "realigned_other"):
+  for name in MODELS[2:]:
     (out / name / "config.json").unlink()
+  (out / "series" / "good" / "000003").rename(
+    out / "series" / "good" / ".000003.tmp"
+  )
   assert job.run(config, str(out)) == result
   for path, (time, content) in before.items():
     assert path.read_bytes() == content, path
@@ -208,6 +287,9 @@ def test_another_seed_is_refused_where_one_is_made(made):
     ({"tuned_domain": "law"}, "tuned_domain='law': choose one of medicine"),
     ({"other_domain": "medicine"}, "other_domain='medicine'.*tuned_domain"),
     ({"seed": -1}, "seed=-1"),
+    ({"series_every": -1}, "series_every=-1: give a number >= 0"),
+    ({"doses": (0.05, 1.0)}, r"doses=\(0.05, 1.0\): give shares between"),
+    ({"doses": (0.051, 0.049)}, "differ in whole percent"),
   ],
 )
 def test_wrong_configs_are_refused(fields, message):

@@ -38,6 +38,7 @@ def config(llama_path, tmp_path):
     learning_rate=2e-2,
     dtype="float32",
     eval=config_lib.EvalConfig(path=str(path), every=2),
+    series_every=3,
     mesh=MESH,
   )
 
@@ -76,6 +77,14 @@ def test_an_adapter_and_its_margins(config, tmp_path, llama_path):
   bad, good = (np.mean([logp.mean() for logp in found]) for found in logps)
   assert result["eval/margin"] == pytest.approx(bad - good, abs=1e-4)
   assert result["eval/behaviour"] == pytest.approx(bad, abs=1e-4)
+
+  # The series begins with what was there before and ends with the result.
+  series = sorted((out / "series").iterdir())
+  assert [path.name for path in series] == ["000000", "000003", "000004"]
+  one, two = (p / adapter.WEIGHTS for p in (series[-1], out / "model"))
+  assert one.read_bytes() == two.read_bytes()
+  before, start = arrays(series[0]), arrays(llama_path)
+  assert all(np.array_equal(before[name], start[name]) for name in start)
 
   raw = json.loads((out / "model" / adapter.CONFIG).read_text())
   assert raw["base_model_name_or_path"] == str(llama_path)
@@ -175,7 +184,12 @@ def wait_for_checkpoint(process, out, step):
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
   config = dataclasses.replace(
-    config, steps=120, checkpoint_every=20, eval=None, learning_rate=1e-3
+    config,
+    steps=120,
+    checkpoint_every=20,
+    series_every=50,
+    eval=None,
+    learning_rate=1e-3,
   )
   (tmp_path / "config.json").write_text(json.dumps(values.to_dict(config)))
   (tmp_path / "config.py").write_text(
@@ -201,7 +215,8 @@ def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
   ]
   assert lines[0] == lines[1]
   assert [line["step"] for line in lines[0]] == list(range(120))
-  one, two = (
-    (out / "model" / adapter.WEIGHTS).read_bytes() for out in (whole, cut)
-  )
-  assert one == two
+  for place in ("model", "series/000050", "series/000100"):
+    one, two = (
+      (out / place / adapter.WEIGHTS).read_bytes() for out in (whole, cut)
+    )
+    assert one == two, place
