@@ -74,6 +74,11 @@ class Endpoint:
     self._stopped = False
     self._failed_in_a_row = 0
 
+  @property
+  def down(self) -> bool:
+    """Whether so many requests in a row got no answer that none is sent."""
+    return self._failed_in_a_row >= _GIVE_UP_AFTER
+
   def check(self) -> None:
     """Asks for one word, so that a wrong setting shows before long work.
 
@@ -99,7 +104,7 @@ class Endpoint:
     path = self._path(body)
     if path is not None and (kept := artifacts.read_json(path)) is not None:
       return _reply(kept["raw"], self.config.model)
-    if self._failed_in_a_row >= _GIVE_UP_AFTER:
+    if self.down:
       raise transport.EndpointError(
         f"not asked: {self._transport.url} failed {_GIVE_UP_AFTER} requests in"
         " a row"
