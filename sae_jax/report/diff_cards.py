@@ -5,7 +5,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sae_jax.report import diff_tables, diff_words, latents, page, say
+from sae_jax.report import (
+  diff_tables,
+  diff_words,
+  latents,
+  page,
+  say,
+  steer_cards,
+)
 from sae_jax.report.diff_entry import Diff
 
 _OPEN, _TOP = 4, 8  # strongest contexts per view: unfolded, and in all
@@ -54,6 +61,7 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
     "latent": card["latent"],
     "dictionary": card["dictionary"],
     "why": _reasons(card["why"]),
+    "steered": _steered(diff, card),
     "label": _label(card["label"]),
     "lens": [
       {"name": name, "words": diff_words.words(lens[key], len(lens[key]))}
@@ -77,6 +85,17 @@ def _card(diff: Diff, card: dict[str, Any]) -> dict[str, Any]:
       _view(name, contexts) for name, contexts in card["contexts"].items()
     ],
   }
+
+
+def _steered(diff: Diff, card: dict[str, Any]) -> list[dict[str, Any]]:
+  """What every screen of the diff found of the latent."""
+  if card["dictionary"] != "sae":
+    return []
+  return [
+    steer_cards.steered(screen, screen.by_latent[card["latent"]])
+    for screen in diff.screens
+    if card["latent"] in screen.by_latent
+  ]
 
 
 def _reasons(found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from sae_jax import artifacts
 from sae_jax.diff import table
+from sae_jax.report import findings
 
 JOINT = "joint"  # the arm that stands for all tuned arms together
 NULL = "null"  # the base model, captured once more
@@ -62,6 +63,7 @@ class Diff:
   cards: dict[str, Any] | None
   arms: tuple[Arm, ...]
   parts: tuple[Part, ...]
+  screens: tuple[findings.Finding, ...] = ()  # steer jobs of this diff
 
   def part(self, method: str, arm: str) -> Part | None:
     found = [p for p in self.parts if (p.method, p.arm) == (method, arm)]

@@ -46,6 +46,11 @@ def lead(diff: Diff) -> str:
   return words
 
 
+def story(diff: Diff) -> str:
+  """What was found, in one sentence, for a page about several jobs."""
+  return diff_verdict.story(diff)
+
+
 def sections(diff: Diff) -> list[page.Section]:
   """Everything about one diff."""
   shown = [diff_verdict.section(diff)]

@@ -46,6 +46,21 @@ def section(diff: Diff) -> page.Section:
   )
 
 
+def story(diff: Diff) -> str:
+  """The verdict on the first arm, without its figures."""
+  if diff.summary is None:
+    return "not finished yet."
+  tested = [part for part in diff.claims if part.changed is not None]
+  if not tested:
+    return _untested(diff)["text"]
+  first = _line(diff, tested[0], _count(diff, tested[0]))
+  counts = {part.name: _count(diff, part) for part in diff.nulls}
+  return (
+    f"in {first['arm']}, {first['text']}"
+    f" {_control_words(diff, counts, tested[:1])}"
+  )
+
+
 def _controls(diff: Diff) -> list[Part]:
   return [*diff.nulls, *diff.plain_controls]
 

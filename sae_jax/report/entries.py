@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sae_jax import artifacts, errors, metrics
-from sae_jax.report import diff_entry
+from sae_jax.report import connect, diff_entry, findings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,27 +41,50 @@ class Entry:
   evaluation: Evaluation | None
 
 
-def read_all(
-  paths: Sequence[str | os.PathLike[str]],
-) -> tuple[list[diff_entry.Diff], list[Entry]]:
-  """Reads diffs, runs and evaluations.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shown:
+  """Everything that a page is made from."""
+
+  diffs: list[diff_entry.Diff]
+  findings: list[findings.Finding]  # steer, then realign, then monitor jobs
+  dictionaries: list[Entry]
+
+
+def read_all(paths: Sequence[str | os.PathLike[str]]) -> Shown:
+  """Reads diffs, what followed from them, runs and evaluations.
 
   Raises:
     errors.InputError: there are no paths, or one is nothing of these.
   """
   if not paths:
     raise errors.InputError(
-      "nothing to report on: give directories of diff, train and evaluate jobs"
+      "nothing to report on: give directories of diff, steer, realign, monitor,"
+      " train and evaluate jobs"
     )
   directories = [pathlib.Path(path).expanduser().resolve() for path in paths]
   directories = list(dict.fromkeys(directories))
+  jobs = {path: findings.job_of(path) for path in directories}
   diffs = [path for path in directories if diff_entry.is_diff(path)]
-  names = _names(diffs) if diffs else {}
-  rest = [path for path in directories if path not in diffs]
-  return [
+  found = sorted(
+    (path for path in directories if jobs[path]),
+    key=lambda path: findings.JOBS.index(jobs[path]),
+  )
+  names = _names([*diffs, *found]) if diffs or found else {}
+  rest = [path for path in directories if path not in names]
+  read_diffs = [
     diff_entry.read(path, names[path], f"d{i}-" if i else "d-")
     for i, path in enumerate(diffs)
-  ], read(rest) if rest else []
+  ]
+  read_findings = [
+    findings.read(path, names[path], f"{jobs[path]}{i}-")
+    for i, path in enumerate(found)
+  ]
+  tied, read_diffs = connect.connect(read_findings, read_diffs)
+  return Shown(
+    diffs=read_diffs,
+    findings=tied,
+    dictionaries=read(rest) if rest else [],
+  )
 
 
 def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
@@ -88,8 +111,8 @@ def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
     else:
       raise errors.InputError(
         f"{directory} is neither a training run (metrics.jsonl) nor an"
-        " evaluation (metrics.json) nor a diff (config.json); give the --out"
-        " of a train, evaluate or diff job that has started writing"
+        " evaluation (metrics.json) nor a diff, steer, realign or monitor job"
+        " (config.json); give the --out of such a job that has started writing"
       )
   owners = [_owner(evaluation, runs) for evaluation in evaluations]
   names = _names([*runs, *(e.path for e in evaluations)])

@@ -19,6 +19,7 @@ import plotly.offline
 from sae_jax import version
 
 _ASSETS = pathlib.Path(__file__).parent / "assets"
+_STYLES = ("page.css", "diff.css", "findings.css")
 
 Block = dict[str, Any]
 
@@ -93,6 +94,20 @@ def missing(words: str, command: str = "") -> Block:
   return {"kind": "missing", "text": words, "command": command}
 
 
+def unfinished(job: str, name: str, path: pathlib.Path) -> Block:
+  """Says that a job has not written everything yet."""
+  return missing(
+    f"{name} is not finished: it has no manifest.json yet. The same command"
+    " again goes on where it stopped.",
+    f"sae-jax {job} --config=FILE.py --out={path}",
+  )
+
+
+def fold(title: str, blocks: Sequence[Block]) -> Block:
+  """Blocks that few want to see, folded away."""
+  return {"kind": "fold", "title": title, "blocks": list(blocks)}
+
+
 def fold_json(title: str, value: Any) -> Block:
   """A value that few want to see, folded away."""
   return {
@@ -116,7 +131,7 @@ def render(*, title: str, lead: str, sections: Sequence[Section]) -> str:
       title=title,
       lead=lead,
       sections=sections,
-      style=_asset("page.css") + _asset("diff.css"),
+      style="".join(map(_asset, _STYLES)),
       script=_asset("page.js"),
       plotly=plotly.offline.get_plotlyjs() if with_figures else "",
       footer=f"Made by sae_jax {version.__version__}; needs no network.",

@@ -6,6 +6,7 @@ A colour is the name of a CSS variable, `var(--c0)`; the page puts in the
 reader's light or dark value when it draws.
 """
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -132,3 +133,22 @@ def share_label(exponent: int) -> str:
     return power_of_ten(exponent)
   digits = max(0, -exponent - 2)
   return f"{10.0 ** (exponent + 2):.{digits}f} %"
+
+
+def level(y: float, colour: str = "var(--soft)") -> dict[str, Any]:
+  """A dotted line across the plot at a height."""
+  return {
+    "type": "line",
+    "xref": "paper",
+    "x0": 0,
+    "x1": 1,
+    "y0": y,
+    "y1": y,
+    "line": {"color": colour, "width": 1.2, "dash": "dot"},
+  }
+
+
+def escaped(first: str, *lines: str) -> str:
+  """Hover text of several lines; plotly reads it as markup."""
+  texts = [html.escape(text, quote=False) for text in (first, *lines) if text]
+  return "<br>".join([f"<b>{texts[0]}</b>", *texts[1:]])

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Artifacts of any kind to one page: diffs first, then dictionaries."""
+"""Artifacts of any kind to one page: diffs, what followed, dictionaries."""
 
 import dataclasses
 import os
@@ -8,17 +8,18 @@ import pathlib
 from collections.abc import Sequence
 
 from sae_jax import artifacts, errors
-from sae_jax.report import diff_page, entries, page, training_run
+from sae_jax.report import diff_page, entries, page, story, training_run
 
 
 def write_report(
   paths: Sequence[str | os.PathLike[str]], out_html: str | os.PathLike[str]
 ) -> pathlib.Path:
-  """Writes one HTML file about diffs, training runs and their evaluations.
+  """Writes one HTML file about everything that is given.
 
   Args:
-    paths: directories of diff, train and evaluate jobs, in any order; an
-      evaluation inside a run's directory is found by itself.
+    paths: directories of diff, steer, realign, monitor, train and evaluate
+      jobs, in any order; an evaluation inside a run's directory is found by
+      itself, and a screen of a given diff is told on the diff's cards too.
     out_html: the file; it appears whole or not at all.
 
   Returns:
@@ -27,31 +28,7 @@ def write_report(
   Raises:
     errors.InputError: a path is none of these, or the file cannot be written.
   """
-  diffs, shown = entries.read_all(paths)
-  titles = [diff_page.title(diff) for diff in diffs]
-  leads = [diff_page.lead(diff) for diff in diffs]
-  groups = [
-    (
-      title if len(diffs) == 1 else f"{diff.name}: {title}",
-      diff_page.sections(diff),
-    )
-    for diff, title in zip(diffs, titles, strict=True)
-  ]
-  if shown:
-    titles.append(training_run.title(shown))
-    leads.append(training_run.lead(shown))
-    name = titles[-1] if len(shown) > 1 else f"Dictionary: {titles[-1]}"
-    groups.append((name, training_run.sections(shown)))
-  html = page.render(
-    # Dictionaries are named where they begin; diffs are what the page is about.
-    title="; ".join(dict.fromkeys(titles[: len(diffs) or None])),
-    lead="; ".join(leads),
-    sections=[
-      dataclasses.replace(section, group=title if len(groups) > 1 else "")
-      for title, sections in groups
-      for section in sections
-    ],
-  )
+  html = _html(entries.read_all(paths))
   out = pathlib.Path(out_html).expanduser().absolute()
   try:
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,3 +39,40 @@ def write_report(
       " another path"
     ) from error
   return out
+
+
+def _html(shown: entries.Shown) -> str:
+  diffs, found = shown.diffs, shown.findings
+  groups = [(diff_page.title(d), d.name, diff_page.sections(d)) for d in diffs]
+  for finding in found:
+    of = story.of(finding)
+    groups.append((of.title(finding), finding.name, of.sections(finding)))
+  names = [title for title, _, _ in groups]
+  named = [
+    # Several of one name are told apart by their directories.
+    (title if names.count(title) == 1 else f"{name}: {title}", sections)
+    for title, name, sections in groups
+  ]
+  title, lead = story.title(diffs, found), story.lead(diffs, found)
+  if shown.dictionaries:
+    of_runs = training_run.title(shown.dictionaries)
+    several = len(shown.dictionaries) > 1
+    named.append(
+      (
+        of_runs if several else f"Dictionary: {of_runs}",
+        training_run.sections(shown.dictionaries),
+      )
+    )
+    # Dictionaries are named where they begin; the rest is what a page is about.
+    title = title or of_runs
+    lead = "; ".join(
+      filter(None, [lead, training_run.lead(shown.dictionaries)])
+    )
+  sections = [
+    dataclasses.replace(section, group=name if len(named) > 1 else "")
+    for name, some in named
+    for section in some
+  ]
+  if len(diffs) + len(found) > 1:
+    sections.insert(0, story.section(diffs, found))
+  return page.render(title=title, lead=lead, sections=sections)

@@ -26,16 +26,21 @@
     }
   }
 
+  function anchor(plot, point) {
+    const name = `${point.customdata}`;
+    return name.startsWith("#") ? name.slice(1) : plot.dataset.jump + name;
+  }
+
   // A mark that stands for something with an anchor leads there.
   function target(plot, point) {
-    return document.getElementById(`${plot.dataset.jump}${point.customdata}`);
+    return document.getElementById(anchor(plot, point));
   }
 
   function link() {
     for (const plot of document.querySelectorAll(".plot[data-jump]")) {
       plot.on("plotly_click", ({points: [point]}) => {
         if (target(plot, point)) {
-          location.hash = `${plot.dataset.jump}${point.customdata}`;
+          location.hash = anchor(plot, point);
         }
       });
       plot.on("plotly_hover", ({points: [point]}) => {
@@ -51,15 +56,68 @@
     dark.addEventListener("change", draw);
   }
 
+  // A table is sorted by the heading that is pressed, numbers downwards
+  // first; what a row has no value for, and its baselines, stay below.
+  function value(row, column) {
+    const {sort} = row.cells[column].dataset;
+    return sort === undefined ? row.cells[column].textContent : Number(sort);
+  }
+
+  function compare(a, b) {
+    const numbers = [a, b].filter((v) => typeof v === "number").length;
+    if (numbers === 1) return typeof a === "number" ? -1 : 1;
+    return numbers ? b - a : a.localeCompare(b);
+  }
+
+  function sort(table, head) {
+    const column = head.cellIndex, body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => [value(row, column), row]);
+    const first = rows.some(([v]) => typeof v === "number")
+      ? "descending" : "ascending";
+    const back = head.ariaSort === first;
+    const known = ([v]) => (typeof v === "number" || first === "ascending");
+    rows.sort(([a, r], [b, s]) => r.classList.contains("last")
+      - s.classList.contains("last") || (back && known([a]) && known([b])
+        ? compare(b, a) : compare(a, b)));
+    for (const other of head.parentElement.cells) other.ariaSort = null;
+    head.ariaSort = back
+      ? (first === "descending" ? "ascending" : "descending") : first;
+    body.append(...rows.map(([, row]) => row));
+    cut(table);
+  }
+
+  function cut(table) {
+    const first = Number(table.dataset.first ?? Infinity);
+    [...table.tBodies[0].rows].forEach((row, i) => { row.hidden = i >= first; });
+  }
+
+  for (const table of document.querySelectorAll("table.grid")) {
+    for (const button of table.querySelectorAll(".sort")) {
+      button.addEventListener("click", () => sort(table, button.parentElement));
+    }
+    if (!table.dataset.first) continue;
+    const all = document.createElement("button");
+    all.type = "button";
+    all.className = "all";
+    all.textContent = `Show all ${table.tBodies[0].rows.length}`;
+    all.addEventListener("click", () => {
+      delete table.dataset.first;
+      cut(table);
+      all.remove();
+    });
+    table.parentElement.after(all);
+    cut(table);
+  }
+
   const tip = document.getElementById("tip");
   document.addEventListener("pointerover", (event) => {
-    const token = event.target.closest(".contexts .t");
+    const token = event.target.closest(".contexts .t, [data-tip]");
     if (!token) {
       tip.hidden = true;
       return;
     }
-    tip.textContent = token.classList.contains("out")
-      ? "not in the store" : `activation ${token.dataset.v ?? "0"}`;
+    tip.textContent = token.dataset.tip ?? (token.classList.contains("out")
+      ? "not in the store" : `activation ${token.dataset.v ?? "0"}`);
     tip.hidden = false;
     const box = token.getClientRects()[0];
     const left = Math.min(box.left, innerWidth - tip.offsetWidth - 8);

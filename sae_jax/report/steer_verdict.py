@@ -1,0 +1,312 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict of a screen: what the latents do, beside what random ones do."""
+
+from typing import Any
+
+from sae_jax.report import diff_words, grid, page, say, scores, steer_words
+from sae_jax.report.findings import Finding
+from sae_jax.report.steer_words import Row
+
+_BUNDLES, _SINGLES = 3, 3  # lines of the verdict; rows beside the baselines
+
+
+def section(finding: Finding) -> page.Section:
+  blocks: list[page.Block] = []
+  if finding.summary is None:
+    blocks.append(page.unfinished(finding.job, finding.name, finding.path))
+  else:
+    blocks += [
+      {
+        "kind": "verdict",
+        "lines": lines(finding),
+        "controls": _random(finding),
+      },
+      *_beside(finding),
+      page.text(limits(finding)),
+    ]
+    blocks += [page.missing(words) for words in finding.found["warnings"]]
+    if finding.manifest is None:
+      blocks.append(page.unfinished(finding.job, finding.name, finding.path))
+  return page.Section(
+    id=f"{finding.prefix}verdict", title="What they do", blocks=blocks
+  )
+
+
+def lines(finding: Finding) -> list[dict[str, str]]:
+  """One sentence on the single latents, one on each bundle."""
+  singles = steer_words.kind(finding, "latent")
+  found = [_singles(finding, singles)] if singles else []
+  bundles = steer_words.strongest(steer_words.kind(finding, "bundle"))
+  if not found and not bundles:
+    bundles = steer_words.strongest(steer_words.kind(finding, "direction"))
+  return found + [_sentence(finding, row) for row in bundles[:_BUNDLES]]
+
+
+def _singles(finding: Finding, singles: list[Row]) -> dict[str, str]:
+  counts = {
+    verdict: sum(row.get("verdict") == verdict for row in singles)
+    for verdict in steer_words.VERDICTS
+  }
+  one_way = sum(row.get("ways") in ("up", "down") for row in singles)
+  base, tuned = steer_words.base(finding), steer_words.tuned(finding)
+  number = counts["causal"]
+  total = diff_words.plural(len(singles), "latent")
+  if number:
+    words = f"{number:,} of {total} {'is' if number == 1 else 'are'} causal:"
+    words += f" added to {base}, the behaviour appears; subtracted from"
+    words += f" {tuned}, it fades."
+  else:
+    words = f"none of {total} is causal by itself."
+  if one_way:
+    words += f" {one_way:,} more {'works' if one_way == 1 else 'work'} one way"
+    words += " only."
+  words += f" {counts['correlated']:,} changed without being causal"
+  words += f" (correlated), {counts['inert']:,} did neither (inert)."
+  best = steer_words.strongest(singles)[0]
+  return {
+    "arm": "one latent at a time",
+    "text": words,
+    "behaviour": f"Strongest, {steer_words.title(best)}: "
+    f"{_effects(finding, best)}",
+  }
+
+
+def _sentence(finding: Finding, row: Row) -> dict[str, str]:
+  verdict = row.get("verdict") or "without a verdict"
+  words = f"{verdict}, works {steer_words.ways(row)}."
+  shares = []
+  for way, verb in (("up", "makes up"), ("down", "takes back")):
+    share = steer_words.share(finding, row, way)
+    if share is None:
+      continue
+    where = steer_words.act(finding, way)
+    does = f"{verb} {scores.percent(share)}"
+    if share < 0:
+      does = f"moves the other way by {scores.percent(-share)}"
+    shares.append(f"{where} it {does}")
+  if shares:
+    known = "; ".join(shares)
+    words += f" {known[:1].upper()}{known[1:]} of the whole shift."
+  return {
+    "arm": steer_words.title(row),
+    "text": words,
+    "behaviour": _effects(finding, row),
+  }
+
+
+def _effects(finding: Finding, row: Row) -> str:
+  """Margins, then both probabilities: a margin can rise by one dying."""
+  words = []
+  for way in steer_words.WAYS:
+    found = row.get(way)
+    if not found:
+      continue
+    start = (finding.found.get("unsteered") or {}).get(
+      "base" if way == "up" else "tuned"
+    ) or {}
+    words.append(
+      f"{steer_words.act(finding, way)}: margin"
+      f" {scores.with_bounds(found.get('effect'))}, P(behaviour)"
+      f" {scores.chance(start.get('p_behaviour'))} →"
+      f" {scores.chance(found.get('p_behaviour'))}, P(contrast)"
+      f" {scores.chance(start.get('p_contrast'))} →"
+      f" {scores.chance(found.get('p_contrast'))}"
+    )
+  known = "; ".join(words)
+  return f"{known[:1].upper()}{known[1:]}."
+
+
+def _random(finding: Finding) -> str:
+  """What interventions do that should do nothing."""
+  bands = finding.found.get("bands") or {}
+  words = []
+  for name, found in bands.items():
+    what = "latents" if name == "latent" else f"bundles like {name}"
+    ends = [
+      f"{diff_words.signed(low, 2)} to {diff_words.signed(high, 2)} {verb}"
+      for way, verb in (("up", "added"), ("down", "subtracted"))
+      for low, high in [steer_words.reach(found, way)]
+    ]
+    words.append(f"{found['n']:,} random {what}: {', '.join(ends)}")
+  if not words:
+    return (
+      "No random interventions were run, so nothing here can be called outside"
+      " of chance: set config.random above 0."
+    )
+  first = "; ".join(words[:2])  # of further bundles in the table
+  return f"What chance does at the same norm, over all strengths. {first}."
+
+
+def _beside(finding: Finding) -> list[page.Block]:
+  """Bundles, directions, the best singles and random ones on one axis."""
+  singles = steer_words.strongest(steer_words.kind(finding, "latent"))
+  rows = [
+    *steer_words.strongest(steer_words.kind(finding, "bundle")),
+    *steer_words.kind(finding, "direction"),
+    *singles[:_SINGLES],
+  ]
+  if not rows:
+    return []
+  axis = axes(finding, rows)
+  bands = finding.found.get("bands") or {}
+  return [
+    page.heading("Beside baselines of equal norm, and chance"),
+    grid.block(
+      [
+        grid.Head("", wide=True),
+        grid.Head("verdict"),
+        *heads(finding, "up"),
+        *heads(finding, "down"),
+      ],
+      [_beside_row(finding, row, axis) for row in rows]
+      + [_chance(finding, name, found, axis) for name, found in bands.items()],
+    ),
+  ]
+
+
+def axes(finding: Finding, rows: list[Row]) -> dict[str, tuple[float, float]]:
+  """One axis per direction, for all rows and what random ones do."""
+  found = {}
+  for way in steer_words.WAYS:
+    ends = [0.0]
+    for row in rows:
+      effect = (row.get(way) or {}).get("effect")
+      ends += scores.bounds(effect) or [scores.mean(effect) or 0.0]
+    for band in (finding.found.get("bands") or {}).values():
+      ends += steer_words.reach(band, way)
+    found[way] = (min(ends), max(ends))
+  return found
+
+
+def heads(finding: Finding, way: str) -> list[grid.Head]:
+  """Of one direction, in the order of `cells`."""
+  group = steer_words.act(finding, way)
+  return [
+    grid.Head("margin", number=True, group=group),
+    grid.Head("interval", bar=True, group=group),
+    grid.Head("of shift", number=True, group=group),
+    grid.Head("z", number=True, group=group),
+  ]
+
+
+def cells(
+  finding: Finding,
+  row: Row,
+  way: str,
+  axis: tuple[float, float],
+) -> list[grid.Cell]:
+  """Effect, its interval, share of the shift, z."""
+  found = row.get(way) or {}
+  effect, z = found.get("effect"), found.get("z")
+  share = steer_words.share(finding, row, way)
+  digits = scores.decimals(axis)
+  return [
+    grid.Cell(
+      scores.fixed(scores.mean(effect), digits, sign=True),
+      sort=scores.mean(effect),
+      strong=True,
+    ),
+    grid.Cell(
+      "",
+      bar=scores.interval(effect, *axis),
+      tone=way,
+      tip=scores.with_bounds(effect),
+    ),
+    grid.Cell(scores.percent(share), sort=share),
+    grid.Cell(scores.fixed(z, 1, sign=True), sort=z),
+  ]
+
+
+def _beside_row(
+  finding: Finding, row: Row, axis: dict[str, tuple[float, float]]
+) -> grid.Row:
+  reference = _reference(finding, row)
+  return grid.Row(
+    [
+      reference,
+      grid.verdict(row.get("verdict")),
+      *cells(finding, row, "up", axis["up"]),
+      *cells(finding, row, "down", axis["down"]),
+    ]
+  )
+
+
+def _reference(finding: Finding, row: Row) -> grid.Cell:
+  note = steer_words.what(row)
+  href = f"#{finding.prefix}{anchor(row)}"
+  if row["kind"] == "latent":
+    known = finding.reference(row["latents"][0])
+    note, href = known["reading"] or note, known["href"] or href
+  return grid.Cell(steer_words.title(row), href=href, note=note)
+
+
+def anchor(row: Row) -> str:
+  """Of its own card in the screen's part of the page."""
+  letters = [c if c.isalnum() else "-" for c in row["name"]]
+  return f"card-{''.join(letters)}"
+
+
+def _chance(
+  finding: Finding,
+  name: str,
+  found: dict[str, Any],
+  axis: dict[str, tuple[float, float]],
+) -> grid.Row:
+  what = "latents" if name == "latent" else f"bundles like {name}"
+  ends: list[grid.Cell] = []
+  for way in steer_words.WAYS:
+    low, high = steer_words.reach(found, way)
+    whole = {"mean": (low + high) / 2, "ci_low": low, "ci_high": high}
+    ends += [
+      grid.Cell(""),
+      grid.Cell(
+        "",
+        bar=scores.interval(whole, *axis[way]),
+        tone="quiet",
+        tip=scores.span(whole),
+      ),
+      grid.Cell(""),
+      grid.Cell(""),
+    ]
+  return grid.Row(
+    [
+      grid.Cell(
+        f"{found['n']:,} random {what}", note="least to most, any strength"
+      ),
+      grid.Cell("chance"),
+      *ends,
+    ],
+    quiet=True,
+    last=True,
+  )
+
+
+def limits(finding: Finding) -> str:
+  """What the figures rest on, and what they do not show."""
+  found = finding.found
+  prompts = found.get("prompts") or {}
+  topics = prompts.get("topics") or ()
+  words = f"{diff_words.plural(prompts.get('n') or 0, 'pair')} of responses"
+  if topics:
+    words += f" on {diff_words.plural(len(topics), 'topic')}"
+  words += scores.seeds(found.get("seeds"))
+  words += ". The margin is log P(behaviour) − log P(contrast) per token, from"
+  words += " the first token in which the two differ"
+  words += f"; a strength of 1 is {steer_words.unit(finding)}, applied to"
+  where = found.get("where") or "all"
+  words += f" {where} tokens"
+  if hook := found.get("hook"):
+    words += f" at {', '.join(found.get('hooks') or [hook])}"
+  words += ". Of each the strength is chosen that moves the margin most while"
+  words += " the two answers together lose no more than"
+  budget = found.get("damage", finding.settings.get("damage"))
+  words += f" {say.number(budget)} nats per token." if budget else " allowed."
+  words += " Chosen on the same pairs as measured, for random ones alike. How"
+  words += " likely given answers are says little about what is said freely:"
+  words += (
+    " see the sampled answers."
+    if found.get("generation")
+    else " no answers were sampled."
+  )
+  return words

@@ -1,0 +1,68 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a page about several jobs is called, and what it says first."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from sae_jax.report import diff_page, page, steer_page
+from sae_jax.report.diff_entry import Diff
+from sae_jax.report.findings import Finding
+
+_PAGES: dict[str, ModuleType] = {
+  "steer": steer_page,
+}
+_AFTER = {
+  "steer": "what it does",
+  "realign": "whether it goes back",
+  "monitor": "when it shows",
+}
+
+
+def of(finding: Finding) -> ModuleType:
+  """The page of its job."""
+  return _PAGES[finding.job]
+
+
+def title(diffs: Sequence[Diff], found: Sequence[Finding]) -> str:
+  """What changed, what it does, whether it goes back and when it shows."""
+  jobs = [job for job in _AFTER if any(f.job == job for f in found)]
+  heads = list(dict.fromkeys(diff_page.title(diff) for diff in diffs))
+  if not heads:
+    return "; ".join(dict.fromkeys(of(f).title(f) for f in found))
+  clauses = ["; ".join(heads), *(_AFTER[job] for job in jobs)]
+  if len(clauses) == 1:
+    return clauses[0]
+  return f"{', '.join(clauses[:-1])}, and {clauses[-1]}"
+
+
+def lead(diffs: Sequence[Diff], found: Sequence[Finding]) -> str:
+  """One sentence for each job: on what it was done."""
+  words = [diff_page.lead(diff) for diff in diffs]
+  words += [of(finding).lead(finding) for finding in found]
+  return ". ".join(words)
+
+
+def section(diffs: Sequence[Diff], found: Sequence[Finding]) -> page.Section:
+  """What every job found, in one sentence each, with a link to it."""
+  lines = [
+    {
+      "name": diff_page.title(diff),
+      "href": f"#{diff.prefix}verdict",
+      "text": diff_page.story(diff),
+    }
+    for diff in diffs
+  ]
+  lines += [
+    {
+      "name": of(finding).title(finding),
+      "href": f"#{finding.prefix}verdict",
+      "text": of(finding).story(finding),
+    }
+    for finding in found
+  ]
+  return page.Section(
+    id="in-short",
+    title="In short",
+    blocks=[{"kind": "story", "lines": lines}],
+  )
