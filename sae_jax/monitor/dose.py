@@ -1,0 +1,57 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Whether models of more bad data have more of a signal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sae_jax.monitor import trajectory
+
+
+def series(
+  runs: Sequence[trajectory.Run], signal: str, threshold: float | None
+) -> dict[str, Any] | None:
+  """The dose series of one group as JSON values; None without one.
+
+  The base is dose 0 unless a tested run is.
+
+  Returns:
+    values: [dose, last value] of tested runs in order of dose; tau: Kendall's
+    τ_b over them; ordered: the mean rises with every dose; selected: the same
+    pairs of runs that the latents were selected on, which count for nothing;
+    alarm_dose: the smallest with a value above the threshold; behaviour_dose:
+    the smallest whose last checkpoint shows the behaviour.
+  """
+  dosed = [run for run in runs if run.dose is not None]
+  tested = trajectory.tested(dosed)
+  if not tested:
+    return None
+  pairs = sorted((run.dose, run.last(signal)) for run in tested)
+  if pairs[0][0] > 0:
+    pairs.insert(0, (0.0, 0.0))
+  above = [
+    d for d, v in pairs if threshold is not None and d > 0 and v > threshold
+  ]
+  shown = [run.dose for run in tested if run.shows_C[-1]]
+  doses, values = (np.array(x, float) for x in zip(*pairs, strict=True))
+  levels = [values[doses == level].mean() for level in np.unique(doses)]
+  return {
+    "tau": kendall(doses, values),
+    "ordered": bool(len(levels) > 1 and np.all(np.diff(levels) > 0)),
+    "values": [[d, v] for d, v in pairs],
+    "selected": sorted(
+      [run.dose, run.last(signal)] for run in dosed if run.selection
+    ),
+    "alarm_dose": min(above, default=None),
+    "behaviour_dose": min(shown, default=None),
+  }
+
+
+def kendall(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
+  """Kendall's τ_b (1945), which allows for ties; None if one is constant."""
+  x_NN = np.sign(np.subtract.outer(x_N, x_N))
+  y_NN = np.sign(np.subtract.outer(y_N, y_N))
+  size = np.sqrt(np.sum(x_NN**2) * np.sum(y_NN**2))
+  return float(np.sum(x_NN * y_NN) / size) if size else None
