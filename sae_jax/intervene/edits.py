@@ -8,7 +8,7 @@ computed in f32 and rounded once, to the stream's dtype.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -63,6 +63,7 @@ class Part:
 
   hook: str = dataclasses.field(metadata={"static": True})
   fn: Callable[..., jax.Array] = dataclasses.field(metadata={"static": True})
+  width: int = dataclasses.field(metadata={"static": True})  # D
   rows: tuple[Any, ...]  # arrays [N, …]
   shared: tuple[Placed, ...] = ()
 
@@ -82,7 +83,7 @@ class Interventions:
     found = {lm.parse_hook(part.hook) for part in self.parts}
     return tuple(h.canonical for h in sorted(found, key=lambda h: h.order))
 
-  def take(self, index_M: np.ndarray) -> "Interventions":
+  def take(self, index_M: Sequence[int] | np.ndarray) -> "Interventions":
     """Some of them, in that order; one may come more than once."""
     index_M = np.arange(self.n)[np.asarray(index_M)]
     parts = tuple(
@@ -91,12 +92,22 @@ class Interventions:
     )
     return Interventions(parts, len(index_M), self.where)
 
-  def on(self, mesh: jax.sharding.Mesh) -> "Interventions":
-    """The same with its dictionaries on a mesh: that of the model.
+  def on(self, model: lm.LanguageModel) -> "Interventions":
+    """The same with its dictionaries on the mesh of a model.
 
     Raises:
-      errors.InputError: a dictionary's latents cannot be split evenly.
+      errors.InputError: a hook or width that the model does not have, or a
+        dictionary whose latents cannot be split evenly.
     """
+    mesh = model.mesh
+    for part in self.parts:
+      lm.parse_hook(part.hook, model.config.num_layers)
+      if part.width != model.config.d_model:
+        raise errors.InputError(
+          f"interventions of width {part.width} at {part.hook!r}, but"
+          f" {model.source} is {model.config.d_model} wide; take vectors of a"
+          " dictionary or diff of this model"
+        )
 
     def move(placed: Placed) -> Placed:
       if placed.mesh == mesh:
@@ -159,7 +170,7 @@ def add(
     errors.InputError: a wrong hook or shape, or numbers that are not finite.
   """
   vectors_ND = _floats("vectors_ND", vectors_ND, 2)
-  return _make(hook, where, _add, (vectors_ND,))
+  return _make(hook, where, _add, vectors_ND.shape[-1], (vectors_ND,))
 
 
 def project_out(
@@ -184,7 +195,8 @@ def project_out(
   # As np.linalg.matrix_rank, but in the precision that the vectors came in.
   least_N1 = size_NR[:, :1] * max(bases_NRD.shape[1:]) * np.finfo("f4").eps
   q_NRD = np.where((size_NR > least_N1)[..., None], q_NRD, 0)
-  return _make(hook, where, _project_out, (q_NRD.astype(np.float32),))
+  rows = (q_NRD.astype(np.float32),)
+  return _make(hook, where, _project_out, q_NRD.shape[-1], rows)
 
 
 def clamp(
@@ -244,6 +256,7 @@ def clamp(
     hook,
     where,
     _clamp,
+    dictionary.d_model,
     (latents_NL.astype(np.int32), values_NL, d_NLD),
     (Placed(on_mesh.place(dictionary, one), one),),
   )
@@ -272,12 +285,12 @@ def combine(*interventions: Interventions) -> Interventions:
   return Interventions(parts, sizes[0], where)
 
 
-def _make(hook, where, fn, rows, shared=()) -> Interventions:
+def _make(hook, where, fn, width, rows, shared=()) -> Interventions:
   if where not in get_args(Where):
     raise errors.InputError(
       f"where={where!r}: choose one of {', '.join(get_args(Where))}"
     )
-  part = Part(lm.parse_hook(hook).canonical, fn, rows, shared)
+  part = Part(lm.parse_hook(hook).canonical, fn, width, rows, shared)
   return Interventions((part,), len(rows[0]), where)
 
 

@@ -55,7 +55,7 @@ def sample(
   ids = batch_lib.encode(model, prompts)
   if not ids:
     raise errors.InputError("there are no prompts to answer; give at least one")
-  interventions = interventions.on(model.mesh)
+  interventions = interventions.on(model)
   shape = (interventions.n, len(ids), samples)
   found: list[list[int]] = [[] for _ in range(int(np.prod(shape)))]
   # Alike lengths together, as prompts are padded to the longest of a batch.

@@ -130,6 +130,7 @@ def _run_blocks(
   more than there are taps, which takes what nobody asked for.
   """
   n = plan.blocks
+  edits = [edit for edit in plan.edits if edit[0].layer >= plan.first]
   slides_L = jnp.asarray(model.config.sliding_layers, bool)
   slot_L = {
     site: jnp.asarray(
@@ -149,7 +150,7 @@ def _run_blocks(
     buffers = dict(buffers)
 
     def touch(site, x_BTD):
-      x_BTD = _edit(plan.edits, site, layer, x_BTD, mask_BT)
+      x_BTD = _edit(edits, site, layer, x_BTD, mask_BT)
       if site in buffers:
         buffers[site] = jax.lax.dynamic_update_index_in_dim(
           buffers[site], x_BTD, slot_L[site][layer], 0
