@@ -54,11 +54,15 @@ class Finding:
   @functools.cached_property
   def by_latent(self) -> dict[int, dict[str, Any]]:
     """A screen's single latents by number."""
-    return {
-      row["latents"][0]: row
-      for row in self.found.get("interventions") or ()
-      if row["kind"] == "latent" and row.get("latents")
-    }
+    found: dict[int, dict[str, Any]] = {}
+    for row in self.found.get("interventions") or ():
+      if row["kind"] == "latent" and row.get("latents"):
+        latent = row["latents"][0]
+        # One without a score in the diff is tried with either sign.
+        known = found.get(latent)
+        if known is None or _effect(row) > _effect(known):
+          found[latent] = row
+    return found
 
   def reference(self, latent: int) -> dict[str, Any]:
     """A latent by number, with what it reads as and where its card is."""
@@ -88,3 +92,13 @@ def read(path: pathlib.Path, name: str, prefix: str) -> Finding:
     manifest=artifacts.read_json(path / "manifest.json"),
     summary=artifacts.read_json(path / "summary.json"),
   )
+
+
+def _effect(row: Mapping[str, Any]) -> float:
+  """The smaller of both effects, in the expected directions."""
+  ends = []
+  for way, sign in (("up", 1), ("down", -1)):
+    score = (row.get(way) or {}).get("effect") or {}
+    mean = score.get("mean")
+    ends.append(float("-inf") if mean is None else sign * mean)
+  return min(ends)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-from sae_jax.report import page
+from sae_jax.report import page, scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +68,13 @@ def block(
 def verdict(name: str | None) -> Cell:
   """A verdict, marked."""
   return Cell(name or "–", tone=name or "", chip=bool(name))
+
+
+def shaded(value: float | None, largest: float, digits: int) -> dict[str, str]:
+  """A cell that is shaded by its share of the table's largest value."""
+  shade = abs(value) / largest if value is not None and largest else 0.0
+  return {
+    "text": scores.fixed(value, digits, sign=True),
+    "sign": "up" if (value or 0) >= 0 else "down",
+    "shade": f"{shade:.2f}",
+  }

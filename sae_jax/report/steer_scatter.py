@@ -43,7 +43,7 @@ def section(finding: Finding) -> page.Section:
         "Every mark is an intervention at its chosen strengths. A cause lies to"
         f" the {causal}: added to the base it raises the margin, subtracted"
         " from the tuned model it lowers it. Inside the box is what random"
-        " latents do at any strength. Click a latent to read its card."
+        " latents do. Click a latent to read its card."
       ),
       page.figures([_figure(finding, rows)], wide=True),
     ]

@@ -165,17 +165,8 @@ def _by_topic(
     "rows": [
       {
         "name": steer_words.title(row),
-        "cells": [_shaded(value, largest, digits) for value in line],
+        "cells": [grid.shaded(value, largest, digits) for value in line],
       }
       for row, line in zip(shown, values, strict=True)
     ],
-  }
-
-
-def _shaded(value: float | None, largest: float, digits: int) -> dict[str, str]:
-  shade = abs(value) / largest if value is not None and largest else 0.0
-  return {
-    "text": scores.fixed(value, digits, sign=True),
-    "sign": "up" if (value or 0) >= 0 else "down",
-    "shade": f"{shade:.2f}",
   }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verdict of a screen: what the latents do, beside what random ones do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sae_jax.report import diff_words, grid, page, say, scores, steer_words
@@ -44,14 +45,11 @@ def lines(finding: Finding) -> list[dict[str, str]]:
 
 
 def _singles(finding: Finding, singles: list[Row]) -> dict[str, str]:
-  counts = {
-    verdict: sum(row.get("verdict") == verdict for row in singles)
-    for verdict in steer_words.VERDICTS
-  }
+  counts = steer_words.counts(finding)
   one_way = sum(row.get("ways") in ("up", "down") for row in singles)
   base, tuned = steer_words.base(finding), steer_words.tuned(finding)
   number = counts["causal"]
-  total = diff_words.plural(len(singles), "latent")
+  total = diff_words.plural(sum(counts.values()), "latent")
   if number:
     words = f"{number:,} of {total} {'is' if number == 1 else 'are'} causal:"
     words += f" added to {base}, the behaviour appears; subtracted from"
@@ -113,29 +111,33 @@ def _effects(finding: Finding, row: Row) -> str:
       f" {scores.chance(start.get('p_contrast'))} →"
       f" {scores.chance(found.get('p_contrast'))}"
     )
+  if not words:
+    return "not measured."
   known = "; ".join(words)
   return f"{known[:1].upper()}{known[1:]}."
 
 
 def _random(finding: Finding) -> str:
   """What interventions do that should do nothing."""
-  bands = finding.found.get("bands") or {}
   words = []
-  for name, found in bands.items():
-    what = "latents" if name == "latent" else f"bundles like {name}"
+  for name, found in list(steer_words.chance(finding).items())[:2]:
     ends = [
       f"{diff_words.signed(low, 2)} to {diff_words.signed(high, 2)} {verb}"
       for way, verb in (("up", "added"), ("down", "subtracted"))
       for low, high in [steer_words.reach(found, way)]
     ]
-    words.append(f"{found['n']:,} random {what}: {', '.join(ends)}")
+    words.append(f"{found['n']:,} {name}: {', '.join(ends)}")
   if not words:
     return (
       "No random interventions were run, so nothing here can be called outside"
       " of chance: set config.random above 0."
     )
-  first = "; ".join(words[:2])  # of further bundles in the table
-  return f"What chance does at the same norm, over all strengths. {first}."
+  said = f"What chance does, at the same norm. {'; '.join(words)}."
+  called = (finding.found.get("counts") or {}).get("random_called_causal")
+  if called is not None:
+    said += f" The same rule calls {sum(called.values()):,} of the random ones"
+    said += " causal."
+  return said
 
 
 def _beside(finding: Finding) -> list[page.Block]:
@@ -149,7 +151,7 @@ def _beside(finding: Finding) -> list[page.Block]:
   if not rows:
     return []
   axis = axes(finding, rows)
-  bands = finding.found.get("bands") or {}
+  bands = steer_words.chance(finding)
   return [
     page.heading("Beside baselines of equal norm, and chance"),
     grid.block(
@@ -250,10 +252,9 @@ def anchor(row: Row) -> str:
 def _chance(
   finding: Finding,
   name: str,
-  found: dict[str, Any],
+  found: Mapping[str, Any],
   axis: dict[str, tuple[float, float]],
 ) -> grid.Row:
-  what = "latents" if name == "latent" else f"bundles like {name}"
   ends: list[grid.Cell] = []
   for way in steer_words.WAYS:
     low, high = steer_words.reach(found, way)
@@ -271,9 +272,7 @@ def _chance(
     ]
   return grid.Row(
     [
-      grid.Cell(
-        f"{found['n']:,} random {what}", note="least to most, any strength"
-      ),
+      grid.Cell(f"{found['n']:,} {name}", note="from the least to the most"),
       grid.Cell("chance"),
       *ends,
     ],
@@ -288,6 +287,8 @@ def limits(finding: Finding) -> str:
   prompts = found.get("prompts") or {}
   topics = prompts.get("topics") or ()
   words = f"{diff_words.plural(prompts.get('n') or 0, 'pair')} of responses"
+  if (single := prompts.get("single")) and single != prompts.get("n"):
+    words += f" (single latents: {single:,})"
   if topics:
     words += f" on {diff_words.plural(len(topics), 'topic')}"
   words += scores.seeds(found.get("seeds"))

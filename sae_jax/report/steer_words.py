@@ -121,22 +121,51 @@ def strongest(rows: Sequence[Row]) -> list[Row]:
 
 
 def band(finding: Finding, row: Row) -> Mapping[str, Any] | None:
-  """What random interventions of its kind do."""
+  """What random interventions of its kind do on its prompts."""
   bands = finding.found.get("bands") or {}
   if row["kind"] == "latent":
     return bands.get("latent")
-  if row["kind"] == "bundle":
-    short = row["name"].removeprefix("bundle ")
-    return bands.get(row["name"]) or bands.get(short)
-  return None
+  if row["kind"] == "direction":
+    return bands.get("direction")
+  short = row["name"].removeprefix("bundle ")
+  return bands.get(row["name"]) or bands.get(short)
+
+
+def chance(finding: Finding) -> dict[str, Mapping[str, Any]]:
+  """The bands by what they are called."""
+  names = {"latent": "random latents", "direction": "random latents, all pairs"}
+  found = dict(finding.found.get("bands") or {})
+  if found.get("direction") == found.get("latent"):
+    found.pop("direction", None)
+  return {
+    names.get(name, f"random bundles like {name.removeprefix('bundle ')}"): band
+    for name, band in found.items()
+  }
 
 
 def reach(band_: Mapping[str, Any] | None, way: str) -> tuple[float, float]:
-  """The least and the most that random ones do, at any strength."""
-  rows = (band_ or {}).get(way) or ()
+  """The least and the most that random ones do.
+
+  At the strengths that the rule chose for them, where that is known, else at
+  any.
+  """
+  chosen = (band_ or {}).get(f"{way}_chosen")
+  rows = [chosen] if chosen else (band_ or {}).get(way) or ()
   lows = [row["low"] for row in rows if row.get("low") is not None]
   highs = [row["high"] for row in rows if row.get("high") is not None]
   return min(lows, default=0.0), max(highs, default=0.0)
+
+
+def counts(finding: Finding) -> dict[str, int]:
+  """Single latents by verdict; the summary may show fewer than were tried."""
+  known = (finding.found.get("counts") or {}).get("latents")
+  singles = kind(finding, "latent")
+  return {
+    verdict: known[verdict]
+    if known
+    else sum(row.get("verdict") == verdict for row in singles)
+    for verdict in VERDICTS
+  }
 
 
 def ways(row: Row) -> str:

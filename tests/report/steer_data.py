@@ -80,7 +80,7 @@ def summary(diff, latents, generation):
     "tuned": "/models/bad",
     "control": "/models/good",
     "hook": "blocks.21.hook_resid_post",
-    "hooks": [],
+    "hooks": ["blocks.21.hook_resid_post"],
     "sae": "/runs/sae",
     "diff": diff,
     "arm": "bad",
@@ -100,8 +100,18 @@ def summary(diff, latents, generation):
       "control_shift": score(-0.075, 0.03),
     },
     "interventions": rows,
+    "counts": {
+      "latents": {
+        name: sum(
+          row["kind"] == "latent" and row["verdict"] == name for row in rows
+        )
+        for name in ("causal", "correlated", "inert")
+      },
+      "random_called_causal": {"latent": 0, "top10": 1, "good10": 0},
+    },
     "bands": {
       "latent": {"n": 20, **_band(0.012)},
+      "direction": {"n": 20, **_band(0.012)},
       "bundle top10": {"n": 20, **_band(0.03)},
       "bundle good10": {"n": 20, **_band(0.03)},
     },
@@ -144,6 +154,12 @@ def _band(sd):
       }
       for s in STRENGTHS
     ]
+    ways[f"{way}_chosen"] = {
+      "mean": 0.0,
+      "sd": sd * 0.6,
+      "low": -1.4 * sd,
+      "high": 1.5 * sd,
+    }
   return ways
 
 
@@ -168,8 +184,8 @@ def _way(way, gain, sd, rng):
   return {
     "strength": best["strength"],
     "effect": score(best["effect"], 0.012),
-    "share_of_shift": best["effect"] / SHIFT,
-    "z": best["effect"] / (sd * 0.4),
+    "share_of_shift": sign * best["effect"] / SHIFT,
+    "z": sign * best["effect"] / (sd * 0.4),
     "outside": abs(best["effect"]) > 2.2 * sd * 0.4,
     "p_behaviour": score(best["p_behaviour"], 0.01),
     "p_contrast": score(best["p_contrast"], 0.01),
