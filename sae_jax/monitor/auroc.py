@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from sae_jax.monitor import config as config_lib
 
@@ -112,6 +112,40 @@ def from_wins(
     "groups": len(set(at_P.tolist()) | set(at_N.tolist())),
     "samples": samples,
     "confidence": statistics.confidence,
+    "seeds": [],
+  }
+
+
+def of_samples(
+  positive: np.ndarray, negative: np.ndarray, confidence: float
+) -> dict[str, Any] | None:
+  """AUROC of independent samples, however many; None without both kinds.
+
+  The interval is the hull of DeLong's (1988; by ranks, as Sun and Xu 2014) and
+  Newcombe's.
+  """
+  m, n = len(positive), len(negative)
+  if not m or not n:
+    return None
+  both = stats.rankdata(np.concatenate([positive, negative]))
+  below_m = (both[:m] - stats.rankdata(positive)) / n
+  above_n = 1 - (both[m:] - stats.rankdata(negative)) / m
+  mean = float(below_m.mean())
+  variance = sum(
+    part.var(ddof=1) / len(part) for part in (below_m, above_n) if len(part) > 1
+  )
+  reach = float(special.ndtri((1 + confidence) / 2) * np.sqrt(variance))
+  low, high = newcombe(mean, m, n, confidence)
+  return {
+    "mean": mean,
+    "ci_low": max(0.0, min(low, mean - reach)),
+    "ci_high": min(1.0, max(high, mean + reach)),
+    "se": float(np.sqrt(variance)),
+    "n": m + n,
+    "positive": m,
+    "negative": n,
+    "samples": m + n,
+    "confidence": confidence,
     "seeds": [],
   }
 

@@ -14,6 +14,8 @@ Role = Literal["benign", "suspect"]
 Scope = Literal["prompt", "prompt_last", "response", "all"]
 Measure = Literal["p_behaviour", "margin_shift"]
 
+OWN_ANSWER = "base"  # as a reference: what the base model answers itself
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:

@@ -19,7 +19,7 @@ from sae_jax.judge import prompts as prompts_lib
 from sae_jax.monitor import config as config_lib
 from sae_jax.monitor import plan as plan_lib
 from sae_jax.monitor import probe as probe_lib
-from sae_jax.monitor import results
+from sae_jax.monitor import results, screening
 
 
 def run(
@@ -44,7 +44,10 @@ def run(
       )
       done += len(group.models())
   measured = results.measured(config, watched)
-  summary = results.summarise(config, measured, None)
+  screened = None
+  if config.screening is not None:
+    screened = _screen(config, measured, mesh, output.path)
+  summary = results.summarise(config, measured, screened)
   results.write_table(output.path / "checkpoints.parquet", measured)
   output.write_json("summary.json", summary)
   shutil.rmtree(work)
@@ -78,6 +81,27 @@ def _watch(
     done += 1
     progress.update(done, group.config.name)
   return results.Watched(group, probe, reads)
+
+
+def _screen(
+  config: config_lib.MonitorConfig,
+  groups: list[results.Measured],
+  mesh: jax.sharding.Mesh,
+  path: pathlib.Path,
+) -> dict[str, Any]:
+  assert config.screening is not None
+  wanted = config.screening.group or config.groups[0].name
+  (group,) = (g for g in groups if g.watched.plan.config.name == wanted)
+  source = group.watched.plan.base
+  return screening.run(
+    config,
+    group.watched.probe,
+    group.names,
+    group.watched.reads[source.weights_hash].norm,
+    probe_lib.load_model(source.source, config, mesh),
+    path / "work",
+    path / "samples.parquet",
+  )
 
 
 def _check(

@@ -205,7 +205,7 @@ def signals(
   return (
     {LATENTS: float(probe.weights_L @ moved_L)}
     | {
-      name: float(np.sign(weight) * moved)
+      name: float(np.sign(weight) * moved) + 0.0  # no -0.0
       for name, weight, moved in zip(
         names, probe.weights_L, moved_L, strict=True
       )
