@@ -81,11 +81,7 @@ def _looks(
       sft.Look(config.eval.every, lambda step, tuned: read(tuned.model))
     )
   if config.series_every:
-    keep = series.keeper(
-      path / "series",
-      lambda tuned, place: series.save(config, base, tuned, place),
-    )
-    looks.append(sft.Look(config.series_every, keep))
+    looks.append(series.look(config, base, path / "series"))
   return looks
 
 

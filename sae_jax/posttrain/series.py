@@ -64,3 +64,15 @@ def keeper(
     return {}
 
   return keep
+
+
+def look(
+  config: config_lib.PosttrainConfig,
+  base: lm.LanguageModel,
+  directory: pathlib.Path,
+) -> sft.Look:
+  """Keeps a model every `config.series_every` steps, as `save` writes it."""
+  keep = keeper(
+    directory, lambda tuned, place: save(config, base, tuned, place)
+  )
+  return sft.Look(config.series_every, keep)
