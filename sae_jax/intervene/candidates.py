@@ -7,6 +7,7 @@ added it should bring the behaviour about, subtracted it should take it away.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -137,7 +138,7 @@ def bundles(
 
 
 def units(
-  candidates: list[Candidate], rows: Rows, vectors: dict[str, np.ndarray]
+  candidates: Sequence[Candidate], rows: Rows, vectors: dict[str, np.ndarray]
 ) -> np.ndarray:
   """Their directions, [N, D] float32 of length 1, signs included.
 

@@ -51,6 +51,11 @@ class BundleConfig:
 class GenerationConfig:
   """The second stage: survivors write answers, which are judged."""
 
+  judge: judge_config.JudgeConfig = dataclasses.field(
+    default_factory=judge_config.JudgeConfig
+  )
+  # None: the screen's own prompts. Only the judge `answers` needs responses.
+  questions: judge_config.PromptsConfig | None = None
   prompts: int = 0  # at most so many, evenly over topics; 0: all
   samples: int = 1  # per prompt
   max_new_tokens: int = 64

@@ -6,13 +6,12 @@ Writes OUT/screen.parquet and OUT/summary.json, with generation samples.jsonl;
 what is measured lies in OUT/work until the job is done.
 """
 
-import functools
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import artifacts, errors, formats, lm
@@ -21,13 +20,21 @@ from sae_jax.interpret import diff_results
 from sae_jax.intervene import bands as bands_lib
 from sae_jax.intervene import candidates as candidates_lib
 from sae_jax.intervene import config as config_lib
-from sae_jax.intervene import firing, norms, results, summary, table
+from sae_jax.intervene import (
+  firing,
+  generation,
+  models,
+  norms,
+  results,
+  samples,
+  summary,
+  table,
+)
 from sae_jax.intervene import screen as screen_lib
+from sae_jax.judge import margin
 from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.lm import load as load_lib
-
-MODELS = ("base", "tuned", "control")
 
 
 def run(
@@ -41,18 +48,33 @@ def run(
   """
   show = jax.process_index() == 0
   screen, found, warnings = open_screen(config, output.path / "work")
+  stage = None
+  if config.generation is not None:
+    told = config.generation.questions
+    prompts = models.prompts(config, told) if told else screen.prompts
+    stage = generation.open_stage(
+      screen, prompts, output.path / "replies", show
+    )
   screen_lib.measure(screen, show)
   measured = results.Results(screen)
   with table.Writer(output.path / "screen.parquet") as writer:
-    shown, counts = results.write_table(
+    verdicts = results.write_table(
       measured, writer, config.strengths, screen.alphas_HS[0]
     )
-  said = summary.summarise(measured, screen, found, shown, counts, warnings)
+    generated = None
+    if stage is not None:
+      answers = stage.run(generation.targets(verdicts, config.generation))
+      generated = samples.write(
+        output.path / "samples.jsonl", stage, answers, screen, writer
+      )
+  said = summary.summarise(
+    measured, screen, found, verdicts, generated, warnings
+  )
   output.write_json("summary.json", said)
   shutil.rmtree(screen.work)
   return {
     "screen": str(output.path),
-    **counts["latents"],
+    **verdicts.counts,
     "bundles": {
       row["name"]: {
         "verdict": row["verdict"],
@@ -68,18 +90,26 @@ def run(
 def inputs(config: config_lib.SteerConfig) -> dict[str, str]:
   """Hashes of what a screen reads."""
   found = {
-    name: load_lib.weights_hash(source) for name, source in _models(config)
+    name: load_lib.weights_hash(source)
+    for name, source in models.sources(config).items()
   }
   found["sae"] = formats.hash_sae(config.sae)
-  path = pathlib.Path(config.prompts.path).expanduser()
-  if not path.is_file():
-    raise errors.InputError(
-      f"prompts.path={config.prompts.path}: there is no such file"
-    )
-  found["prompts"] = artifacts.hash_file(path)
+  found["prompts"] = _hash("prompts.path", config.prompts.path)
   if config.diff:
     found["diff"] = diff_results.identity(config.diff)
+  asked = config.generation
+  if asked is not None and asked.questions is not None:
+    found["questions"] = _hash("generation.questions", asked.questions.path)
+  if asked is not None and asked.judge.rules:
+    found["rules"] = _hash("generation.judge.rules", asked.judge.rules)
   return found
+
+
+def _hash(field: str, name: str) -> str:
+  path = pathlib.Path(name).expanduser()
+  if not path.is_file():
+    raise errors.InputError(f"{field}={name}: there is no such file")
+  return artifacts.hash_file(path)
 
 
 def open_screen(
@@ -91,13 +121,9 @@ def open_screen(
   hooks = _hooks(config, decoder.metadata)
   _check_diff(config, hooks)
   work.mkdir(exist_ok=True)
-  load = functools.partial(_load, config, mesh, decoder.d_model)
-  base = load("base")
-  for hook in hooks:
-    lm.parse_hook(hook, base.config.num_layers)
-  prompts = _prompts(config, base)
-  for name, source in _models(config)[1:]:
-    _check_tokens(config, prompts, source, name)
+  load = models.Models(config, mesh, decoder.d_model, hooks).load
+  prompts = models.prompts(config, config.prompts)
+  prompts = screen_lib.subset(prompts, margin.paired(prompts))
   fires_F = firing.of_diff(config)
   if fires_F is None:
     fires_F = firing.read(config, work, hooks[0], prompts, load)
@@ -107,7 +133,7 @@ def open_screen(
     found.candidates, pool, config.random, config.seed
   )
   alphas_HS = np.outer(
-    _units(config, work, hooks, prompts, base, found), config.strengths
+    _units(config, work, hooks, prompts, load, found), config.strengths
   )
   screen = screen_lib.Screen(
     config=config,
@@ -163,66 +189,12 @@ def _check_diff(config: config_lib.SteerConfig, hooks: tuple[str, ...]) -> None:
     )
 
 
-def _models(config: config_lib.SteerConfig) -> list[tuple[str, str]]:
-  sources = (config.base, config.tuned, config.control)
-  return [(n, s) for n, s in zip(MODELS, sources, strict=True) if s]
-
-
-def _load(
-  config: config_lib.SteerConfig,
-  mesh: jax.sharding.Mesh,
-  d_model: int,
-  name: str,
-) -> lm.LanguageModel:
-  model = lm.load_lm(
-    dict(_models(config))[name], mesh=mesh, dtype=jnp.dtype(config.dtype)
-  )
-  if model.config.d_model != d_model:
-    raise errors.InputError(
-      f"{config.sae} takes activations of width {d_model}, but {model.source}"
-      f" has {model.config.d_model}; give an SAE of this model"
-    )
-  return model
-
-
-def _prompts(
-  config: config_lib.SteerConfig, base: lm.LanguageModel
-) -> prompts_lib.Prompts:
-  """Those with both responses."""
-  prompts = prompts_lib.load(config.prompts, base.tokenizer)
-  if not prompts.pairs:
-    raise errors.InputError(
-      f"{prompts.path}: no prompt has both {prompts.behaviour!r} and"
-      f" {prompts.contrast!r}; a screen is scored on such pairs"
-    )
-  return screen_lib.subset(prompts, prompts.pairs)
-
-
-def _check_tokens(
-  config: config_lib.SteerConfig,
-  prompts: prompts_lib.Prompts,
-  source: str,
-  name: str,
-) -> None:
-  """Every model's own tokenizer has to give the same tokens."""
-  tokenizer = lm.load_lm(source, layers=0).tokenizer
-  own = prompts_lib.load(config.prompts, tokenizer)
-  own = screen_lib.subset(own, own.pairs)
-  for ours, theirs in zip(prompts.prompts, own.prompts, strict=True):
-    if ours != theirs:
-      raise errors.InputError(
-        f"{name}={source}: its tokenizer makes other tokens of prompt"
-        f" {ours.id!r} than that of {config.base}; compare models that share"
-        " tokenizer and chat template"
-      )
-
-
 def _units(
   config: config_lib.SteerConfig,
   work: pathlib.Path,
   hooks: tuple[str, ...],
   prompts: prompts_lib.Prompts,
-  base: lm.LanguageModel,
+  load: Callable[[str], lm.LanguageModel],
   found: candidates_lib.Found,
 ) -> np.ndarray:
   """What a strength of 1 is at each hook, [H].
@@ -240,6 +212,6 @@ def _units(
       for prompt in prompts.prompts
       for field in (prompts.behaviour, prompts.contrast)
     ]
-    known = [norms.median_norm(base, sequences, hook) for hook in hooks]
+    known = [norms.median_norm(load("base"), sequences, hook) for hook in hooks]
     artifacts.write_json_atomic(path, known)
   return np.array(known)

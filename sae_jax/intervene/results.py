@@ -186,29 +186,47 @@ def group_of(candidate: candidates_lib.Candidate) -> str:
   return "single" if single else "wide"
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+  """What a pass over all directions leaves in memory.
+
+  Attributes:
+    shown: bundles and directions, then the best single latents.
+    random: random latents.
+    counts: verdict -> single latents of it.
+    random_causal: band -> random directions that the rules call causal.
+  """
+
+  shown: list[Result]
+  random: list[Result]
+  counts: dict[str, int]
+  random_causal: dict[str, int]
+
+
 def write_table(
   results: Results, writer: table.Writer, strengths: Sequence[float], norms
-) -> tuple[list[Result], dict[str, Any]]:
-  """Writes the margins' rows; returns what summary.json shows, and counts."""
+) -> Verdicts:
+  """Writes the margins' rows of every direction."""
   best: list[tuple[tuple[bool, float], int, Result]] = []
-  shown: list[Result] = []
+  named: list[Result] = []
+  random: list[Result] = []
   counts = {name: 0 for name in ("causal", "correlated", "inert")}
-  random = {name: 0 for name in results.random if name != DIRECTION}
+  random_causal = {name: 0 for name in results.random if name != DIRECTION}
   for number, result in enumerate(results):
     _write_rows(result, writer, strengths, norms)
     candidate = result.candidate
     if candidate.is_random:
-      if result.verdict == "causal":
-        random[candidate.band] += 1
+      random_causal[candidate.band] += result.verdict == "causal"
+      random += [result] * (candidate.kind == "latent")
     elif candidate.kind != "latent":
-      shown.append(result)
+      named.append(result)
     else:
       counts[result.verdict] += 1
       heapq.heappush(best, (result.order, -number, result))
       if len(best) > _SHOWN:
         heapq.heappop(best)
   latents = [result for _, _, result in sorted(best, key=lambda e: e[:2])[::-1]]
-  return shown + latents, {"latents": counts, "random_called_causal": random}
+  return Verdicts(named + latents, random, counts, random_causal)
 
 
 def intervention(

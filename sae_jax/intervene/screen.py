@@ -21,9 +21,9 @@ from sae_jax.intervene import config as config_lib
 from sae_jax.intervene import edits, pair_scores, strength
 from sae_jax.judge import prompts as prompts_lib
 
-# Steered pairs of one chunk: some 7 % of the work of a model whose hook is at
-# 2/3 of its depth is then the unsteered part, which each chunk runs again.
-_CHUNK_PAIRS = 2048
+# Steered pairs of one chunk, the most that a kill loses: a minute or two of a
+# model of 135 M weights on two cores.
+_CHUNK_PAIRS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,51 +84,67 @@ def measure(screen: Screen, show: bool) -> None:
     errors.InputError: a model or direction cannot be used.
   """
   names = ["base", "tuned", *(["control"] if screen.config.control else [])]
-  total = sum(len(g.candidates) for g in screen.groups) * 2
-  total *= len(screen.config.strengths)
-  done = 0
+  missing = {name: _missing(screen, name) for name in names}
+  strengths = len(screen.config.strengths)
+  total = sum(len(g.candidates) for g in screen.groups) * 2 * strengths
+  left = sum(len(c) for part in missing.values() for _, _, c in part)
+  done = total - left * strengths
   with (
-    metrics.Progress(total, "steered scorings", show=show) as bar,
+    metrics.Progress(total, "steered scorings", initial=done, show=show) as bar,
     interrupt.catch() as stop,
   ):
+
+    def report(name: str, now: int):
+      if stop.requested:
+        raise errors.Interrupted(
+          f"{stop.requested}: the screen is unfinished; run the same command"
+          " again to go on where it stopped"
+        )
+      bar.update(now, name)
+
     for name in names:
-      groups = () if name == "control" else screen.groups
-      missing = [
-        (group, i, chunk)
-        for group in groups
-        for i, chunk in enumerate(screen.chunks(group))
-        if not _file(screen, name, group.name, i).is_file()
-      ]
-      whole = sum(len(g.candidates) for g in groups)
-      left = sum(len(chunk) for _, _, chunk in missing)
-      done += (whole - left) * len(screen.config.strengths)
       first = _file(screen, name, "unsteered", 0)
-      if not missing and first.is_file():
-        continue
-      model = screen.load(name)
-      if not first.is_file():
-        _write(
-          first, _scorer(screen, model, screen.prompts).scores(edits.none(1))
-        )
-      scorers: dict[str, pair_scores.Scorer] = {}
-      for group, i, chunk in missing:
-        if stop.requested:
-          raise errors.Interrupted(
-            f"{stop.requested}: {done:,} of {total:,} scorings are done; run"
-            " the same command again to go on"
-          )
-        if group.name not in scorers:
-          scorers[group.name] = _scorer(screen, model, group.prompts)
-        started = time.monotonic()
-        found = scorers[group.name].scores(
-          _interventions(screen, group, chunk, -1 if name == "tuned" else 1)
-        )
-        seconds = time.monotonic() - started
-        _write(_file(screen, name, group.name, i), found, seconds)
-        done += len(chunk) * len(screen.config.strengths)
-        bar.update(done, name)
-      # Two models need not fit in memory at once.
-      del model, scorers
+      if missing[name] or not first.is_file():
+        done = _measure_model(screen, name, missing[name], done, report)
+
+
+def _missing(screen: Screen, name: str) -> list[tuple[Group, int, range]]:
+  """Chunks that are not on disk; nothing is steered in the control."""
+  return [
+    (group, i, chunk)
+    for group in screen.groups
+    if name != "control"
+    for i, chunk in enumerate(screen.chunks(group))
+    if not _file(screen, name, group.name, i).is_file()
+  ]
+
+
+def _measure_model(
+  screen: Screen,
+  name: str,
+  missing: list[tuple[Group, int, range]],
+  done: int,
+  report: Callable[[str, int], None],
+) -> int:
+  """Unsteered, then the chunks; returns how many scorings there are then."""
+  scorers = _Scorers(screen, name)
+  all_S = np.arange(len(screen.config.strengths))
+  first = _file(screen, name, "unsteered", 0)
+  if not first.is_file():
+    _write(first, scorers.of(screen.prompts).scores(edits.none(1)))
+  for group, i, chunk in missing:
+    report(name, done)
+    started = time.monotonic()
+    chosen = group.candidates[chunk.start : chunk.stop]
+    found = scorers.of(group.prompts).scores(
+      steer(screen, chosen, np.tile(all_S, (len(chosen), 1)), name),
+      lambda more, done=done: report(name, done + more),
+    )
+    seconds = time.monotonic() - started
+    _write(_file(screen, name, group.name, i), found, seconds)
+    done += len(chunk) * len(all_S)
+  report(name, done)
+  return done
 
 
 def unsteered(screen: Screen, model: str) -> strength.Pairs:
@@ -193,22 +209,45 @@ def _next(seen: dict[str, int], topic: str) -> int:
   return seen[topic]
 
 
-def _interventions(
-  screen: Screen, group: Group, chunk: range, sign: int
+def steer(
+  screen: Screen,
+  candidates: Sequence[candidates_lib.Candidate],
+  at_NS: np.ndarray,
+  model: str,
 ) -> edits.Interventions:
-  """All strengths of each candidate of a chunk, at all hooks."""
-  chosen = [group.candidates[i] for i in chunk]
-  unit_ND = candidates_lib.units(chosen, screen.rows, screen.vectors)
+  """Each candidate at some of the strengths, N · S interventions.
+
+  Args:
+    screen: with hooks, lengths and directions.
+    candidates: N of them.
+    at_NS: indices of the strengths.
+    model: "base", to which is added, or "tuned", from which is subtracted.
+  """
+  sign = -1 if model == "tuned" else 1
+  unit_ND = candidates_lib.units(candidates, screen.rows, screen.vectors)
   parts = []
   for hook, alpha_S in zip(screen.hooks, screen.alphas_HS, strict=True):
-    vector_NSD = sign * alpha_S[None, :, None] * unit_ND[:, None, :]
+    vector_NSD = sign * alpha_S[at_NS][..., None] * unit_ND[:, None, :]
     flat = vector_NSD.reshape(-1, unit_ND.shape[1]).astype(np.float32)
     parts.append(edits.add(hook, flat, screen.config.where))
   return edits.combine(*parts)
 
 
-def _scorer(screen, model, prompts) -> pair_scores.Scorer:
-  return pair_scores.Scorer(model, prompts, batch_rows=screen.config.batch_rows)
+class _Scorers:
+  """One of each set of prompts, on one model."""
+
+  def __init__(self, screen: Screen, name: str):
+    self._screen = screen
+    self._model = screen.load(name)
+    self._made: dict[tuple[str, ...], pair_scores.Scorer] = {}
+
+  def of(self, prompts: prompts_lib.Prompts) -> pair_scores.Scorer:
+    ids = tuple(prompt.id for prompt in prompts.prompts)
+    if ids not in self._made:
+      self._made[ids] = pair_scores.Scorer(
+        self._model, prompts, batch_rows=self._screen.config.batch_rows
+      )
+    return self._made[ids]
 
 
 def _file(screen: Screen, model: str, group: str, chunk: int) -> pathlib.Path:

@@ -17,8 +17,8 @@ def summarise(
   results: results_lib.Results,
   screen: screen_lib.Screen,
   found: candidates_lib.Found,
-  shown: Sequence[results_lib.Result],
-  counts: dict[str, Any],
+  verdicts: results_lib.Verdicts,
+  generated: dict[str, Any] | None,
   warnings: Sequence[str],
 ) -> dict[str, Any]:
   """JSON values; the schema is that of `sae-jax steer`'s documentation."""
@@ -36,12 +36,13 @@ def summarise(
     "arm": found.arm,
     "method": config.method if config.diff else "",
     "where": config.where,
-    "judge": None,
+    "judge": generated["judge"] if generated else None,
     "unit": {
       "name": config.unit_direction or config.unit,
       "value": float(screen.alphas_HS[0, 0] / config.strengths[0]),
     },
     "strengths": list(config.strengths),
+    "damage": config.damage,
     "prompts": {
       "path": config.prompts.path,
       "n": len(screen.prompts.prompts),
@@ -57,14 +58,17 @@ def summarise(
     },
     "interventions": [
       results_lib.intervention(results, result, config.strengths)
-      for result in shown
+      for result in verdicts.shown
     ],
-    "counts": counts,
+    "counts": {
+      "latents": verdicts.counts,
+      "random_called_causal": verdicts.random_causal,
+    },
     "bands": {
       name: random.json(config.strengths)
       for name, random in results.random.items()
     },
-    "generation": None,
+    "generation": generated,
     "rules": verdict.rules(config.damage, config.statistics, config.random),
     "warnings": [*warnings, *_warnings(results, shift)],
     "cost": screen_lib.cost(screen),

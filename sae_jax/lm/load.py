@@ -95,6 +95,17 @@ def tokenizer_path(path: pathlib.Path) -> pathlib.Path:
   return path
 
 
+def open_tokenizer(
+  path_or_hub_id: str | pathlib.Path,
+) -> tokenizer_lib.Tokenizer:
+  """The tokenizer that `load_lm(path_or_hub_id)` has, without its weights.
+
+  Raises:
+    errors.InputError: see `load_lm`.
+  """
+  return _tokenizer(tokenizer_path(_resolve(str(path_or_hub_id))))
+
+
 @functools.lru_cache(maxsize=8)
 def _tokenizer(path: pathlib.Path) -> tokenizer_lib.Tokenizer:
   return tokenizer_lib.load(path)
