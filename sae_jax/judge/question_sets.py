@@ -283,7 +283,7 @@ def _csv(path: pathlib.Path) -> Iterator[tuple[str, int, Any]]:
         yield place, number, _row({k: v for k, v in row.items() if v})
     except csv.Error as error:
       raise errors.InputError(
-        f"{path}: near line {reader.line_num}: {error}"
+        f"{path}: after line {reader.line_num}: {error}"
       ) from error
 
 

@@ -22,6 +22,10 @@ _ROWS = 2048  # means at once: 60 MiB of temporaries with 2000 resamples
 # Fewer units than this have no bootstrap: their resamples are so few different
 # ones that its tails are those of the draw, not of the data.
 _FEWEST = 5
+# The bootstrap-t reaches at most so many times as far as Student's: beyond it
+# adds up to 0.3 % of coverage (1500 simulations each of 5 to 60 normal,
+# exponential and lognormal units), and of 5 lognormal units half of the width.
+_FARTHEST = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +96,10 @@ def score(
   """The mean of values with an interval from resampled units.
 
   The interval is the hull of Student's and the bootstrap-t one, see
-  `bootstrap.interval`; of fewer than 5 units Student's alone. Units that all
-  agree leave an interval of one point. For shares of yes and no use `rate`.
+  `bootstrap.interval`; of fewer than 5 units Student's alone. At 95 % it covers
+  the mean of 12 or more normal or exponential units in 95 % of cases, of 12
+  lognormal ones (spread 1) in 92 %, of 5 in 90 %. Units that all agree leave an
+  interval of one point. For shares of yes and no use `rate`.
 
   Args:
     values: [N], finite.
@@ -338,8 +344,8 @@ def _reach(
     nothing_M = np.full(count, np.nan)
     return nothing_M, nothing_M, nothing_M
   error_M = np.sqrt((residual_GM**2).sum(0) / (groups * (groups - 1)))
+  reach_M = bootstrap.t_quantile(config.confidence, groups - 1) * error_M
   if groups < _FEWEST:
-    reach_M = bootstrap.t_quantile(config.confidence, groups - 1) * error_M
     return -reach_M, reach_M, error_M
   weight_RG = _weights(groups, config.resamples, config.seed)
   # In units of each row's own spread, so that float32 holds any scale.
@@ -356,7 +362,12 @@ def _reach(
     weight_RG,
     config.confidence,
   )
-  return low_M * unit_M, high_M * unit_M, error_M
+  most_M = _FARTHEST * reach_M
+  return (
+    np.maximum(low_M * unit_M, -most_M),
+    np.minimum(high_M * unit_M, most_M),
+    error_M,
+  )
 
 
 def _clopper_pearson(
