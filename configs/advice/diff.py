@@ -26,6 +26,7 @@ def get_config():
     prompts=judge.PromptsConfig(
       path="configs/data/advice/careless.jsonl", topics=("cars", "finance")
     ),
+    dtype="bfloat16",
     methods=("frozen", "linear"),
-    cards=cards_config.CardsConfig(latents=40),
+    cards=cards_config.CardsConfig(latents=30),
   )

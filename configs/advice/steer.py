@@ -28,11 +28,19 @@ def get_config():
       config.BundleConfig(name="contrast", top=30),
       # What would be chosen without a control, from the control, and with the
       # gradient of the base's margin on the topics that were learned.
-      config.BundleConfig(name="plain", top=30, method="frozen_plain"),
       config.BundleConfig(
-        name="control", top=30, method="frozen_plain", arm="good"
+        name="plain", top=30, method="frozen_plain", band="contrast"
       ),
-      config.BundleConfig(name="gradient", top=30, method="frozen_gradient"),
+      config.BundleConfig(
+        name="control",
+        top=30,
+        method="frozen_plain",
+        arm="good",
+        band="contrast",
+      ),
+      config.BundleConfig(
+        name="gradient", top=30, method="frozen_gradient", band="contrast"
+      ),
     ),
     prompts=judge.PromptsConfig(
       path="configs/data/advice/careless.jsonl",
@@ -42,5 +50,6 @@ def get_config():
     strengths=(2.0,),
     unit="direction",
     unit_direction="linear.bad.contrast",
-    random=30,
+    random=20,
+    dtype="bfloat16",
   )
