@@ -9,26 +9,25 @@ on from its last checkpoint to the same bytes.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from sae_jax import artifacts, errors, lm
+from sae_jax import artifacts, errors, lm, metrics
 from sae_jax import mesh as mesh_lib
-from sae_jax import metrics as metrics_lib
 from sae_jax.judge import margin
 from sae_jax.posttrain import (
   data,
   realign_config,
   realign_reading,
+  realign_summary,
   realign_verdict,
   records,
   series,
   sft,
 )
-
-_MODELS = ("base", "start", "end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run(
   )
   _read_triggers(place, watch, "end", tuned.model)
   model = series.save(config.posttrain, start, tuned, output.path / "model")
-  summary = _summary(config, place, watch, examples)
+  summary = realign_summary.summarise(_found(config, place, watch, examples))
   output.write_json("summary.json", summary)
   share = summary["recovered"]
   return {
@@ -112,7 +111,12 @@ def _load(
   )
 
 
-def _read_base(config, place: _Place, watch, start: lm.LanguageModel) -> None:
+def _read_base(
+  config: realign_config.RealignConfig,
+  place: _Place,
+  watch: realign_reading.Watch,
+  start: lm.LanguageModel,
+) -> None:
   """Reads the base model, unless a run before this one did."""
   wanted = [place.reading("base")]
   if watch.triggers is not None:
@@ -130,7 +134,12 @@ def _read_base(config, place: _Place, watch, start: lm.LanguageModel) -> None:
   realign_reading.read(watch, base).save(place.reading("base"))
 
 
-def _read_triggers(place: _Place, watch, name: str, model) -> None:
+def _read_triggers(
+  place: _Place,
+  watch: realign_reading.Watch,
+  name: str,
+  model: lm.LanguageModel,
+) -> None:
   if watch.triggers is None or place.triggers(name).is_file():
     return
   values = realign_reading.read_pairs(watch, watch.triggers, model)
@@ -140,99 +149,34 @@ def _read_triggers(place: _Place, watch, name: str, model) -> None:
   )
 
 
-def _summary(config, place: _Place, watch, examples) -> dict[str, Any]:
+def _found(
+  config: realign_config.RealignConfig,
+  place: _Place,
+  watch: realign_reading.Watch,
+  examples: Sequence[data.Example],
+) -> realign_summary.Found:
+  """Everything that was read, from the files."""
   steps = config.sft.num_steps(len(examples))
   at = sorted({*range(0, steps, config.every), steps})
-  readings = {s: realign_reading.Reading.load(place.reading(s)) for s in at}
-  base = realign_reading.Reading.load(place.reading("base"))
-  models = (base, readings[0], readings[steps])
-  trio = realign_verdict.Trio(
-    *(
-      realign_reading.pair_values(watch.behaviour, r.behaviour_P, r.contrast_P)
-      for r in models
-    )
+  lines = metrics.read(place.output / "metrics.jsonl")
+  return realign_summary.Found(
+    config=config,
+    watch=watch,
+    examples=examples,
+    base=realign_reading.Reading.load(place.reading("base")),
+    looks={n: realign_reading.Reading.load(place.reading(n)) for n in at},
+    triggers=_triggers(place, watch),
+    loss={x["step"]: x["train/loss"] for x in lines if "train/loss" in x},
   )
-  statistics = config.statistics
-  behaviour = trio.margins(statistics, watch.seeds)
-  triggers = _triggers(place, watch)
-  on_triggers = triggers.margins(statistics, watch.seeds) if triggers else None
-  lost = trio.lost(statistics)
-  verdict = realign_verdict.decide(behaviour, lost, on_triggers, config.damage)
-  bundles = [realign_reading.bundle(watch, r) for r in models]
-
-  def share(base, start, end) -> float | None:
-    return realign_verdict.recovered(base, start, end, statistics)
-
-  found = {
-    "base": config.base,
-    "start": config.posttrain.model,
-    "samples": len(examples),
-    "steps": steps,
-    "every": config.every,
-    "batch_size": config.posttrain.batch_size,
-    "data": config.posttrain.data.path,
-    "hook": watch.hook,
-    "sae": watch.suspects.sae,
-    "latents": list(watch.suspects.latents),
-    "weights": watch.suspects.weights_L.tolist(),
-    "suspects": watch.suspects.why,
-    "scope": config.watch.scope,
-    "behaviour": _about(config.behaviour, watch.behaviour),
-    "triggers": None,
-    "reference": {
-      "base": realign_reading.to_json(watch, base),
-      "start": realign_reading.to_json(watch, readings[0]),
-    },
-    "series": _series(config, place, watch, readings),
-    "differences": {
-      "behaviour": behaviour.json(),
-      "triggers": on_triggers.json() if on_triggers else None,
-      "lost": lost.json(),
-    },
-    "recovered": {
-      "behaviour": share(*trio.values("margin_P")),
-      "p_behaviour": share(*trio.values("p_behaviour_P")),
-      "triggers": share(*triggers.values("margin_P")) if triggers else None,
-      "bundle": share(*bundles),
-      "latents": {
-        str(latent): share(*(r.latents_SL[:, i] for r in models))
-        for i, latent in enumerate(watch.suspects.latents)
-      },
-    },
-    "verdict": verdict.verdict,
-    "why": verdict.why,
-    "rules": realign_verdict.rules(
-      statistics.confidence,
-      len(trio.base.ids),
-      len(triggers.base.ids) if triggers else 0,
-      config.damage,
-    ),
-    "warnings": [],
-  }
-  if triggers is not None and watch.triggers is not None:
-    found["triggers"] = {
-      **_about(config.triggers, watch.triggers),
-      **{
-        name: realign_reading.behaviour_json(watch, getattr(triggers, name))
-        for name in _MODELS
-      },
-    }
-  return found
 
 
-def _about(config, prompts) -> dict[str, Any]:
-  return {
-    "path": config.path,
-    "n": len(prompts.pairs),
-    "topics": sorted({prompts.prompts[i].topic for i in prompts.pairs}),
-  }
-
-
-def _triggers(place: _Place, watch) -> realign_verdict.Trio | None:
+def _triggers(
+  place: _Place, watch: realign_reading.Watch
+) -> realign_verdict.Trio | None:
   if watch.triggers is None:
     return None
   found: list[margin.PairValues] = []
-  for name in _MODELS:
+  for name in ("base", "start", "end"):
     with np.load(place.triggers(name), allow_pickle=False) as file:
       found.append(
         realign_reading.pair_values(
@@ -240,21 +184,3 @@ def _triggers(place: _Place, watch) -> realign_verdict.Trio | None:
         )
       )
   return realign_verdict.Trio(*found)
-
-
-def _series(config, place: _Place, watch, readings) -> list[dict[str, Any]]:
-  """What was read at every look, in order; the loss is of the step's batch,
-  at the end of the last one.
-  """
-  lines = metrics_lib.read(place.output / "metrics.jsonl")
-  loss = {x["step"]: x["train/loss"] for x in lines if "train/loss" in x}
-  last = max(loss)
-  return [
-    {
-      "step": step,
-      "samples": step * config.posttrain.batch_size,
-      **realign_reading.to_json(watch, found),
-      "loss": loss.get(step, loss[last]),
-    }
-    for step, found in readings.items()
-  ]

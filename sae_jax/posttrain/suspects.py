@@ -43,44 +43,37 @@ def choose(config: realign_config.WatchConfig) -> Suspects:
       causal, or the jobs looked at different places.
   """
   screen = _screen(config.screen) if config.screen else {}
-  diff = config.diff or screen.get("diff") or ""
+  diff = _diff(config, screen)
   method = config.method or screen.get("method") or "frozen"
   arm = config.arm or screen.get("arm") or ""
   if diff:
     arm = arm or diff_results.only_arm(diff)
-  signs: dict[int, float] = {}
-  if config.latents:
+  if screen:
+    latents, weights, why = _causal(screen, config.screen)
+  elif config.latents:
     latents, why = config.latents, "named in the config"
-  elif screen:
-    signs, why = _causal(screen, config.screen)
-    latents = tuple(signs)
+    weights = [1.0] * len(latents)
+    if diff:
+      weights = _scores(diff, method, arm, latents)
+      why += f", weighted by the scores of {method}/{arm}"
   else:
     found = diff_results.ranked(diff, method=method, arm=arm, top=config.top)
     latents = tuple(found.latents_N.tolist())
+    weights = found.scores_N.tolist()
     why = f"the {len(latents)} of largest |score| of {method}/{arm}"
-    if not latents:
-      raise errors.InputError(
-        f"watch.diff={diff}: no latent of {method}/{arm} has a score but 0;"
-        " choose another method, or name watch.latents"
-      )
-  if diff:
-    weights_L = _scores(diff, method, arm, latents)
-    why += f"; weighted by the scores of {method}/{arm}"
-  else:
-    weights_L = np.array([signs.get(i, 1.0) for i in latents])
-  size = np.linalg.norm(weights_L)
+  size = float(np.linalg.norm(weights))
   if not size > 0:
     raise errors.InputError(
-      f"watch: the scores of latents {list(latents)[:10]} in {diff} are all 0;"
-      " watch other latents, or leave the diff out"
+      f"watch: no latent to watch has a score but 0 in {method}/{arm} of"
+      f" {diff}; choose another method, or name other watch.latents"
     )
-  place = _place(config, diff, screen)
+  sae, hook = _place(config, diff, screen)
   return Suspects(
     latents=latents,
-    weights_L=weights_L / size,
+    weights_L=np.asarray(weights, np.float64) / size,
     why=why,
-    sae=config.sae or place["sae"],
-    hook=place["hook"],
+    sae=sae,
+    hook=hook,
     directions=_directions(diff, arm) if diff else {},
   )
 
@@ -88,14 +81,16 @@ def choose(config: realign_config.WatchConfig) -> Suspects:
 def identity(config: realign_config.WatchConfig) -> dict[str, str]:
   """Hashes of what `choose` reads."""
   found = {}
-  diff = config.diff
-  if config.screen:
-    screen = _screen(config.screen)
+  screen = _screen(config.screen) if config.screen else {}
+  if screen:
     found["screen"] = artifacts.hash_json(screen)
-    diff = diff or screen.get("diff") or ""
-  if diff:
+  if diff := _diff(config, screen):
     found["diff"] = diff_results.identity(diff)
   return found
+
+
+def _diff(config: realign_config.WatchConfig, screen: dict[str, Any]) -> str:
+  return config.diff or screen.get("diff") or ""
 
 
 def _screen(path: str) -> dict[str, Any]:
@@ -114,16 +109,18 @@ def _screen(path: str) -> dict[str, Any]:
   return artifacts.read_json(directory / "summary.json")
 
 
-def _causal(screen: dict[str, Any], path: str) -> tuple[dict[int, float], str]:
+def _causal(
+  screen: dict[str, Any], path: str
+) -> tuple[tuple[int, ...], list[float], str]:
   """The causal single latents, else those of the smallest causal bundle."""
   causal = [x for x in screen["interventions"] if x["verdict"] == "causal"]
-  singles = {
-    int(x["latents"][0]): float(x["sign"])
-    for x in causal
-    if x["kind"] == "latent"
-  }
+  singles = [x for x in causal if x["kind"] == "latent"]
   if singles:
-    return singles, f"the {len(singles)} that the screen called causal"
+    return (
+      tuple(int(x["latents"][0]) for x in singles),
+      [x["diff"]["score"] if x["diff"] else x["sign"] for x in singles],
+      f"the {len(singles)} latents that the screen called causal",
+    )
   bundles = [x for x in causal if x["kind"] == "bundle"]
   if not bundles:
     raise errors.InputError(
@@ -132,32 +129,32 @@ def _causal(screen: dict[str, Any], path: str) -> tuple[dict[int, float], str]:
     )
   smallest = min(bundles, key=lambda x: len(x["latents"]))
   return (
-    {int(i): 1.0 for i in smallest["latents"]},
+    tuple(map(int, smallest["latents"])),
+    [float(weight) for weight in smallest["weights"]],
     f"those of {smallest['name']}, which the screen called causal",
   )
 
 
 def _scores(
   diff: str, method: str, arm: str, latents: tuple[int, ...]
-) -> np.ndarray:
-  score_F = diff_results.columns(diff, ("score",), method=method, arm=arm)[
-    "score"
-  ]
+) -> list[float]:
+  found = diff_results.columns(diff, ("score",), method=method, arm=arm)
+  score_F = np.nan_to_num(found["score"].astype(np.float64))
   wrong = [i for i in latents if not 0 <= i < len(score_F)]
   if wrong:
     raise errors.InputError(
       f"watch.latents: {wrong[0]} is not among the {len(score_F)} latents of"
       f" {diff}"
     )
-  return np.nan_to_num(score_F[list(latents)].astype(np.float64))
+  return score_F[list(latents)].tolist()
 
 
 def _place(
   config: realign_config.WatchConfig, diff: str, screen: dict[str, Any]
-) -> dict[str, str]:
-  """The SAE and the hook of the jobs, which have to agree."""
-  found = {"sae": "", "hook": config.hook}
-  said = []  # name, SAE, hook
+) -> tuple[str, str]:
+  """The SAE and the hook; those of the jobs have to agree."""
+  sae, hook = config.sae, config.hook
+  said = []  # who, which SAE, which hook
   if screen:
     said.append(
       (f"watch.screen={config.screen}", screen["sae"], screen["hook"])
@@ -165,16 +162,14 @@ def _place(
   if diff:
     summary = diff_results.summary(diff)
     said.append((f"watch.diff={diff}", summary["sae"]["path"], summary["hook"]))
-  for name, sae, hook in said:
-    found["sae"] = found["sae"] or sae
-    if not found["hook"]:
-      found["hook"] = hook
-    elif hooks_lib.parse(found["hook"]) != hooks_lib.parse(hook):
+  for who, its_sae, its_hook in said:
+    sae, hook = sae or its_sae, hook or its_hook
+    if hooks_lib.parse(hook) != hooks_lib.parse(its_hook):
       raise errors.InputError(
-        f"{name} is about {hook}, but {found['hook']} is watched; use one"
-        " place for both"
+        f"{who} is about {its_hook}, but {hook} is watched; use one place for"
+        " both"
       )
-  return found
+  return sae, hook
 
 
 def _directions(diff: str, arm: str) -> dict[str, np.ndarray]:
