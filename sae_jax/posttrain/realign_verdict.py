@@ -132,10 +132,12 @@ class Trio:
   def behaviour(
     self, config: scores.ScoreConfig, seeds: Sequence[int] = ()
   ) -> Behaviour:
-    margins = self.values("margin_P")
+    base_P, start_P, end_P = self.values("margin_P")
     return Behaviour(
-      standing(*margins, config, seeds),
-      standing(*map(_logistic, margins), config, seeds),
+      standing(base_P, start_P, end_P, config, seeds),
+      standing(
+        _logistic(base_P), _logistic(start_P), _logistic(end_P), config, seeds
+      ),
     )
 
   def lost(self, config: scores.ScoreConfig) -> scores.Score:
