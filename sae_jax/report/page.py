@@ -8,6 +8,7 @@ lie in assets/. Everything that is shown is escaped by the templates.
 
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -131,6 +132,10 @@ def render(*, title: str, lead: str, sections: Sequence[Section]) -> str:
       title=title,
       lead=lead,
       sections=sections,
+      navigation=[
+        (group, list(some))
+        for group, some in itertools.groupby(sections, lambda s: s.group)
+      ],
       style="".join(map(_asset, _STYLES)),
       script=_asset("page.js"),
       plotly=plotly.offline.get_plotlyjs() if with_figures else "",

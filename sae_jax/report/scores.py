@@ -69,6 +69,8 @@ def percent(value: float | None) -> str:
   if value is None or math.isnan(value):
     return say.MISSING
   hundredfold = 100 * value
+  if hundredfold in (0, 100):
+    return f"{hundredfold:.0f} %"
   return f"{fixed(hundredfold, 0 if abs(hundredfold) >= 9.95 else 1)} %"
 
 

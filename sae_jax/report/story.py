@@ -5,13 +5,20 @@
 from collections.abc import Sequence
 from types import ModuleType
 
-from sae_jax.report import diff_page, page, realign_page, steer_page
+from sae_jax.report import (
+  diff_page,
+  monitor_page,
+  page,
+  realign_page,
+  steer_page,
+)
 from sae_jax.report.diff_entry import Diff
 from sae_jax.report.findings import Finding
 
 _PAGES: dict[str, ModuleType] = {
   "steer": steer_page,
   "realign": realign_page,
+  "monitor": monitor_page,
 }
 _AFTER = {
   "steer": "what it does",

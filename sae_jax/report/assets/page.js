@@ -109,6 +109,27 @@
     cut(table);
   }
 
+  // Where a page is about several things, the nav follows the reader.
+  const nav = document.querySelector("nav");
+  const sections = [...document.querySelectorAll("main > section")];
+
+  function spy() {
+    const line = nav.getBoundingClientRect().bottom + 80;
+    const read = sections.filter(
+      (s) => s.getBoundingClientRect().top <= line).at(-1) ?? sections[0];
+    for (const group of nav.querySelectorAll(".group")) {
+      group.classList.toggle("current",
+        group.querySelector(`[href="#${read.id}"]`) !== null);
+    }
+  }
+
+  if (nav.querySelector(".group")) {
+    nav.classList.add("spied");
+    addEventListener("scroll", () => requestAnimationFrame(spy),
+      {passive: true});
+    spy();
+  }
+
   const tip = document.getElementById("tip");
   document.addEventListener("pointerover", (event) => {
     const token = event.target.closest(".contexts .t, [data-tip]");
