@@ -6,7 +6,6 @@ Every line is `{"prompt": text}` or `{"messages": [...]}` with one field per
 kind of completion; mistakes are named by file and line.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,15 +15,6 @@ from sae_jax.lm import records as records_lib
 from sae_jax.lm import tokenizer as tokenizer_lib
 from sae_jax.posttrain import config as config_lib
 from sae_jax.posttrain import data
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-  """A prompt and two responses to it, as token ids."""
-
-  prompt: tuple[int, ...]
-  behaviour: tuple[int, ...]
-  contrast: tuple[int, ...]
 
 
 def examples(
@@ -73,48 +63,9 @@ def examples(
       )
     )
   if not found:
-    raise errors.InputError(_nothing(config.path, config.topics))
+    of = f" of topics {', '.join(config.topics)}" if config.topics else ""
+    raise errors.InputError(f"{config.path}: there are no records{of} in it")
   return found
-
-
-def pairs(
-  config: config_lib.EvalConfig,
-  like: config_lib.DataConfig,
-  tokenizer: tokenizer_lib.Tokenizer,
-) -> list[Pair]:
-  """The records that have both kinds of response.
-
-  Args:
-    config: the file.
-    like: says how prompts become tokens.
-    tokenizer: the model's.
-
-  Raises:
-    errors.InputError: the file cannot be read, a line is wrong, or none has
-      both fields.
-  """
-  found = []
-  fields = (config.behaviour, config.contrast)
-  for place, record in _records(config.path, config.topics, config.limit):
-    if any(record.get(field) is None for field in fields):
-      continue
-    prompt = _prompt(record, place, like, tokenizer)
-    responses = [
-      tuple(tokenizer.encode(_text(record, field, place), add_bos=False))
-      for field in fields
-    ]
-    found.append(Pair(tuple(prompt), *responses))
-  if not found:
-    raise errors.InputError(
-      f"{_nothing(config.path, config.topics)} with both {fields[0]!r} and"
-      f" {fields[1]!r}; name its fields in eval.behaviour and eval.contrast"
-    )
-  return found
-
-
-def _nothing(path: str, topics: Sequence[str]) -> str:
-  of = f" of topics {', '.join(topics)}" if topics else ""
-  return f"{path}: there are no records{of} in it"
 
 
 def _records(

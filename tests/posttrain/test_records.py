@@ -113,23 +113,6 @@ def test_files_that_are_not_there_or_empty(write, tokenizers, tmp_path):
     read(write(""), tokenizers[False])
 
 
-def test_pairs_have_both_responses(write, tokenizers):
-  path = write(
-    {"prompt": "w6", "bad": "w7 w8", "good": "w9"},
-    {"prompt": "w6", "good": "w9"},
-  )
-  like = config_lib.DataConfig(path="unused")
-  pairs = records.pairs(
-    config_lib.EvalConfig(path=path), like, tokenizers[False]
-  )
-  assert pairs == [
-    records.Pair(tuple(ids("<s> w6")), tuple(ids("w7 w8")), tuple(ids("w9")))
-  ]
-  config = config_lib.EvalConfig(path=path, behaviour="ugly")
-  with pytest.raises(errors.InputError, match="both 'ugly' and 'good'"):
-    records.pairs(config, like, tokenizers[False])
-
-
 def test_every_epoch_has_every_example_once_in_a_new_order():
   count, batch, epochs = 10, 4, 6
   steps = [data.order(count, batch, 7, step) for step in range(15)]
