@@ -15,38 +15,47 @@ def series(
 ) -> dict[str, Any] | None:
   """The dose series of one group as JSON values; None without one.
 
-  The base is dose 0 unless a tested run is.
+  The base is no dose of 0: that is a run on good samples alone.
 
   Returns:
     values: [dose, last value] of tested runs in order of dose; tau: Kendall's
     τ_b over them; ordered: the mean rises with every dose; selected: the same
-    pairs of runs that the latents were selected on, which count for nothing;
-    alarm_dose: the smallest with a value above the threshold; behaviour_dose:
-    the smallest whose last checkpoint shows the behaviour.
+    pairs of runs that the latents were selected on; ordered_with_selected:
+    whether it still is with them, which is no test of the latents; alarm_dose:
+    the smallest with a value above the threshold; behaviour_dose: the smallest
+    whose last checkpoint shows the behaviour.
   """
   dosed = [run for run in runs if run.dose is not None]
   tested = trajectory.tested(dosed)
   if not tested:
     return None
   pairs = sorted((run.dose, run.last(signal)) for run in tested)
-  if pairs[0][0] > 0:
-    pairs.insert(0, (0.0, 0.0))
+  every = sorted((run.dose, run.last(signal)) for run in dosed)
   above = [
     d for d, v in pairs if threshold is not None and d > 0 and v > threshold
   ]
   shown = [run.dose for run in tested if run.shows_C[-1]]
   doses, values = (np.array(x, float) for x in zip(*pairs, strict=True))
-  levels = [values[doses == level].mean() for level in np.unique(doses)]
   return {
     "tau": kendall(doses, values),
-    "ordered": bool(len(levels) > 1 and np.all(np.diff(levels) > 0)),
+    "ordered": _ordered(pairs),
     "values": [[d, v] for d, v in pairs],
     "selected": sorted(
       [run.dose, run.last(signal)] for run in dosed if run.selection
     ),
+    "ordered_with_selected": _ordered(every),
     "alarm_dose": min(above, default=None),
     "behaviour_dose": min(shown, default=None),
   }
+
+
+def _ordered(pairs: Sequence[tuple[float, float]]) -> bool:
+  """Whether the mean value rises with every dose, of at least two."""
+  by_dose: dict[float, list[float]] = {}
+  for dose, value in pairs:
+    by_dose.setdefault(dose, []).append(value)
+  means = [np.mean(by_dose[dose]) for dose in sorted(by_dose)]
+  return len(means) > 1 and bool(np.all(np.diff(means) > 0))
 
 
 def kendall(x_N: np.ndarray, y_N: np.ndarray) -> float | None:

@@ -65,8 +65,7 @@ def _watch(
 ) -> results.Watched:
   """Reads what has not been read yet of one group's models."""
   base = probe_lib.load_model(group.base.source, config, mesh)
-  probe = probe_lib.make(group.config, base)
-  probe = probe_lib.with_persona(probe, base, config.batch_size)
+  probe = probe_lib.make(group.config, base, config.batch_size)
   reads = {}
   for known, source in group.models().items():
     path = work / f"{name}.{known}.npz"

@@ -9,7 +9,7 @@ fixed beforehand: larger is more suspicious.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sae_jax.judge import margin
 from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import hooks as hooks_lib
 from sae_jax.monitor import config as config_lib
+from sae_jax.monitor import suspects
 
 LATENTS, DRIFT, MARGIN, PERSONA = (
   "latents",
@@ -28,7 +29,6 @@ LATENTS, DRIFT, MARGIN, PERSONA = (
   "margin",
   "persona_vector",
 )
-_DIRECTIONS = ("contrast", "mean_difference")  # of the diff's method "linear"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Probe:
     latents: best of the diff first.
     weights_L: of norm 1, signed by the diff.
     directions: name -> unit vector [D].
-    selected: weights hashes of the models that the diff selected on.
     spans: what is read; see `judge.prompts.spans`.
   """
 
@@ -83,12 +82,15 @@ class Read:
     return cls(**arrays | {"norm": float(arrays["norm"])})
 
 
-def make(group: config_lib.GroupConfig, base: lm.LanguageModel) -> Probe:
+def make(
+  group: config_lib.GroupConfig, base: lm.LanguageModel, batch_size: int
+) -> Probe:
   """Reads the diff, the dictionary and the prompts.
 
   Args:
     group: of the config.
-    base: its base model, for the tokenizer, the mesh and the persona vector.
+    base: its base model: its tokenizer, its mesh, and the persona vector.
+    batch_size: sequences at a time.
 
   Raises:
     errors.InputError: they do not fit one another.
@@ -109,7 +111,11 @@ def make(group: config_lib.GroupConfig, base: lm.LanguageModel) -> Probe:
       f"group {group.name!r}: the SAE {path} is {dictionary.d_model} wide and"
       f" {group.base} is {base.config.d_model}; use an SAE of this model"
     )
-  latents, weights_L = _suspects(group, arm, dictionary.latents)
+  latents, weights_L = suspects.latents(group, arm, dictionary.latents)
+  directions = suspects.directions(group, arm)
+  if group.persona is not None:
+    vector_D = suspects.persona_vector(group, hook, base, batch_size)
+    directions[PERSONA] = vector_D
   prompts = prompts_lib.load(group.prompts, base.tokenizer)
   margin.paired(prompts)
   return Probe(
@@ -120,7 +126,7 @@ def make(group: config_lib.GroupConfig, base: lm.LanguageModel) -> Probe:
     dictionary=on_mesh.place(dictionary, base.mesh),
     latents=latents,
     weights_L=weights_L,
-    directions=_directions(group, arm),
+    directions=directions,
     prompts=prompts,
     spans=prompts_lib.spans(prompts, group.scope, group.skip_positions),
   )
@@ -217,88 +223,23 @@ def signals(
   )
 
 
-def with_persona(
-  probe: Probe, base: lm.LanguageModel, batch_size: int
-) -> Probe:
-  """The probe with the persona vector, read from the base model, if asked.
+def text_signals(probe: Probe, names: Sequence[str]) -> dict[str, np.ndarray]:
+  """The signals that a text has under one model, as weights [L + V].
 
-  Raises:
-    errors.InputError: both sets of prompts give the same mean activation.
+  Of the latents' activations and the projections on the probe's directions.
   """
-  persona = probe.group.persona
-  if persona is None:
-    return probe
-  means = []
-  for config in (persona.positive, persona.negative):
-    prompts = prompts_lib.load(config, base.tokenizer)
-    spans = prompts_lib.spans(
-      prompts, probe.group.scope, probe.group.skip_positions
-    )
-    found = reading.read(
-      base,
-      probe.hook,
-      spans,
-      directions_VD=np.eye(base.config.d_model),
-      batch_size=batch_size,
-    )
-    means.append(found.projections_PV.mean(0))
-  vector_D = means[0] - means[1]
-  size = np.linalg.norm(vector_D)
-  if not size > 0:
-    raise errors.InputError(
-      f"group {probe.group.name!r}: persona.positive and persona.negative give"
-      " the same activations; let their prompts differ, by system or by file"
-    )
-  directions = {**probe.directions, PERSONA: vector_D / size}
-  return dataclasses.replace(probe, directions=directions)
+  directions = list(probe.directions)
+  one_XX = np.eye(len(probe.latents) + len(directions))
+  zero_V = np.zeros(len(directions))
+  found = {LATENTS: np.concatenate([probe.weights_L, zero_V])}
+  for at, name in enumerate(names):
+    found[name] = np.sign(probe.weights_L[at]) * one_XX[at]
+  for at, name in enumerate(directions):
+    found[name] = one_XX[len(probe.latents) + at]
+  return found
 
 
 def load_model(
   source: str, config: config_lib.MonitorConfig, mesh: jax.sharding.Mesh
 ) -> lm.LanguageModel:
   return lm.load_lm(source, mesh=mesh, dtype=jnp.dtype(config.dtype))
-
-
-def _suspects(
-  group: config_lib.GroupConfig, arm: str, latents: int
-) -> tuple[tuple[int, ...], np.ndarray]:
-  """The latents and their weights: the diff's signed scores at norm 1."""
-  if group.latents:
-    wrong = [i for i in group.latents if not 0 <= i < latents]
-    if wrong or len(set(group.latents)) < len(group.latents):
-      raise errors.InputError(
-        f"group {group.name!r}: latents={group.latents}: give different ones of"
-        f" 0 to {latents - 1}"
-      )
-    score_F = diff_results.columns(
-      group.diff, ("score",), method=group.method, arm=arm
-    )["score"]
-    chosen, score_L = group.latents, score_F[list(group.latents)]
-  else:
-    found = diff_results.ranked(
-      group.diff, method=group.method, arm=arm, top=group.top
-    )
-    chosen, score_L = tuple(found.latents_N.tolist()), found.scores_N
-  score_L = np.nan_to_num(np.asarray(score_L, np.float64))
-  size = np.linalg.norm(score_L)
-  if not size > 0:
-    raise errors.InputError(
-      f"group {group.name!r}: no latent of {group.method}/{arm} in"
-      f" {group.diff} changed, so nothing is suspect; name another method, arm"
-      " or diff, or latents that changed"
-    )
-  return chosen, score_L / size
-
-
-def _directions(
-  group: config_lib.GroupConfig, arm: str
-) -> dict[str, np.ndarray]:
-  """Unit vectors of the arm's linear baselines that the diff has."""
-  found = diff_results.directions(group.diff)
-  directions = {}
-  for name in _DIRECTIONS:
-    vector_D = found.get(f"linear.{arm}.{name}")
-    if vector_D is not None and np.linalg.norm(vector_D) > 0:
-      vector_D = vector_D.astype(np.float64)
-      directions[name] = vector_D / np.linalg.norm(vector_D)
-  return directions

@@ -7,7 +7,6 @@ less that over the reference's (Chen et al. 2025, arXiv 2507.21509, §6; with
 latents in place of a persona vector, if that is asked for). No model is tuned.
 """
 
-import dataclasses
 import io
 import pathlib
 from collections.abc import Sequence
@@ -27,37 +26,6 @@ from sae_jax.monitor import samples as samples_lib
 
 _CHUNK = 256  # samples between two files of progress
 _SHOWN_CHARS = 600  # of a text in summary.json; samples.parquet has all of it
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-  """A signal as a linear function of latents and residual."""
-
-  latents: tuple[int, ...]
-  weights_L: np.ndarray
-  unit_D: np.ndarray | None
-
-
-def signal_weights(
-  probe: probe_lib.Probe, names: Sequence[str], signal: str
-) -> Weights:
-  """What a signal is made of.
-
-  Raises:
-    errors.InputError: it has no value for a single text.
-  """
-  if signal == probe_lib.LATENTS:
-    return Weights(probe.latents, probe.weights_L, None)
-  if signal in names:
-    at = list(names).index(signal)
-    sign_1 = np.sign(probe.weights_L[at : at + 1])
-    return Weights((probe.latents[at],), sign_1, None)
-  if signal in probe.directions:
-    return Weights((), np.zeros(0), probe.directions[signal])
-  known = [probe_lib.LATENTS, *names, *probe.directions]
-  raise errors.InputError(
-    f"screening.signal={signal!r}: samples can be ranked by {', '.join(known)}"
-  )
 
 
 def run(
@@ -81,11 +49,16 @@ def run(
     path: of samples.parquet.
 
   Raises:
-    errors.InputError: see `samples.load` and `signal_weights`.
+    errors.InputError: see `samples.load`; or samples have no such signal.
   """
   about = config.screening
   assert about is not None
-  weights = signal_weights(probe, names, about.signal)
+  known = probe_lib.text_signals(probe, names)
+  if about.signal not in known:
+    raise errors.InputError(
+      f"screening.signal={about.signal!r}: samples can be ranked by"
+      f" {', '.join(known)}"
+    )
   samples = samples_lib.load(
     about, base.tokenizer, base.config.learned_positions or 0
   )
@@ -96,23 +69,23 @@ def run(
       part = samples[first : first + _CHUNK]
       found = artifacts.read_json(file)
       if found is None:
-        found = _measure(config, probe, weights, norm, base, part)
+        found = _measure(config, probe, names, norm, base, part)
         artifacts.write_json_atomic(file, found)
       rows += found
       progress.update(len(rows))
-  _write(path, samples, rows)
+  _write(path, samples, rows, about.signal)
   return _summary(config, samples, rows)
 
 
 def _measure(
   config: config_lib.MonitorConfig,
   probe: probe_lib.Probe,
-  weights: Weights,
+  names: Sequence[str],
   norm: float,
   base: lm.LanguageModel,
   part: Sequence[samples_lib.Sample],
 ) -> list[dict[str, Any]]:
-  """value, reference_value (None without) and reference of some samples."""
+  """Of some samples: `value` and `reference_value` by signal, `reference`."""
   about = config.screening
   assert about is not None
   prompts = [sample.prompt for sample in part]
@@ -122,10 +95,10 @@ def _measure(
     references = _own_answers(about, base, prompts, config.batch_size)
     texts = [base.tokenizer.decode(tokens) for tokens in references]
   completions = [sample.completion for sample in part]
-  value_N = _values(config, probe, weights, norm, base, prompts, completions)
-  other_N: list[float | None] = [None] * len(part)
+  value_N = _values(config, probe, names, norm, base, prompts, completions)
+  other_N: list[dict[str, float] | None] = [None] * len(part)
   if about.reference:
-    other_N = _values(config, probe, weights, norm, base, prompts, references)
+    other_N = _values(config, probe, names, norm, base, prompts, references)
   return [
     {"value": value, "reference_value": other, "reference": text}
     for value, other, text in zip(value_N, other_N, texts, strict=True)
@@ -161,60 +134,67 @@ def _own_answers(
 def _values(
   config: config_lib.MonitorConfig,
   probe: probe_lib.Probe,
-  weights: Weights,
+  names: Sequence[str],
   norm: float,
   base: lm.LanguageModel,
   prompts: Sequence[tuple[int, ...]],
   after: Sequence[Any],
-) -> list[float]:
-  """The signal over the tokens after each prompt."""
+) -> list[dict[str, float]]:
+  """Every signal over the tokens after each prompt."""
   spans = [
     ((*p, *a), len(p), len(p) + len(a))
     for p, a in zip(prompts, after, strict=True)
   ]
-  unit_D = weights.unit_D
   found = reading.read(
     base,
     probe.hook,
     spans,
     dictionary=probe.dictionary,
-    latents=weights.latents,
-    directions_VD=None if unit_D is None else unit_D[None],
+    latents=probe.latents,
+    directions_VD=np.stack([*probe.directions.values()])
+    if probe.directions
+    else None,
     batch_size=config.batch_size,
   )
-  value_N = found.latents_PL @ weights.weights_L
-  if unit_D is not None:
-    value_N = value_N + found.projections_PV[:, 0]
-  return (value_N / norm).tolist()
+  weights = probe_lib.text_signals(probe, names)
+  both_NX = np.concatenate([found.latents_PL, found.projections_PV], axis=1)
+  value_NS = both_NX @ np.stack([*weights.values()], axis=1) / norm
+  return [dict(zip(weights, row, strict=True)) for row in value_NS.tolist()]
 
 
-def _order(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-  """ΔP of every sample, and the samples by it, largest first."""
-  delta_N = np.array(
-    [row["value"] - (row["reference_value"] or 0.0) for row in rows]
-  )
-  return delta_N, np.argsort(-delta_N, kind="stable")
+def _deltas(rows: Sequence[dict[str, Any]], signal: str) -> np.ndarray:
+  """ΔP of every sample."""
+  value_N = np.array([row["value"][signal] for row in rows])
+  if rows[0]["reference_value"] is None:
+    return value_N
+  return value_N - [row["reference_value"][signal] for row in rows]
+
+
+def _order(delta_N: np.ndarray) -> np.ndarray:
+  """The samples by ΔP, largest first."""
+  return np.argsort(-delta_N, kind="stable")
 
 
 def _write(
   path: pathlib.Path,
   samples: Sequence[samples_lib.Sample],
   rows: Sequence[dict[str, Any]],
+  signal: str,
 ) -> None:
-  delta_N, order_N = _order(rows)
-  columns: dict[str, list[Any]] = {"rank": list(range(1, len(rows) + 1))}
-  for name, value in (
-    ("id", lambda i: samples[i].id),
-    ("line", lambda i: samples[i].line),
-    ("delta", lambda i: float(delta_N[i])),
-    ("value", lambda i: rows[i]["value"]),
-    ("reference_value", lambda i: rows[i]["reference_value"]),
-    ("bad", lambda i: samples[i].bad),
-    ("prompt", lambda i: samples[i].prompt_text),
-    ("completion", lambda i: samples[i].completion_text),
-    ("reference", lambda i: rows[i]["reference"]),
-  ):
-    columns[name] = [value(i) for i in order_N]
+  order = _order(_deltas(rows, signal)).tolist()
+  columns: dict[str, list[Any]] = {
+    "rank": list(range(1, len(rows) + 1)),
+    "id": [samples[i].id for i in order],
+    "line": [samples[i].line for i in order],
+    "bad": [samples[i].bad for i in order],
+  }
+  for name in rows[0]["value"]:
+    columns[name] = _deltas(rows, name)[order].tolist()
+  columns |= {
+    "prompt": [samples[i].prompt_text for i in order],
+    "completion": [samples[i].completion_text for i in order],
+    "reference": [rows[i]["reference"] for i in order],
+  }
   sink = io.BytesIO()
   pq.write_table(pa.table(columns), sink, compression="zstd")
   artifacts.write_bytes_atomic(path, sink.getvalue())
@@ -228,14 +208,16 @@ def _summary(
   """JSON values.
 
   Returns:
-    samples, path, group, signal, reference; mean: ΔP of the whole set, with its
-    interval over samples; top, bottom, random: examples; with labels also
-    auroc, bad (how many) and found: the share of bad ones among as many leading
-    samples as there are bad ones.
+    samples, path, group, signal, reference; mean, auroc, found: `by_signal` of
+    the signal that ranks; bad: how many; top, bottom, random: examples;
+    by_signal: ΔP's mean over the set with its interval over samples, and with
+    labels auroc and found, the share of bad ones among as many leading samples
+    as there are bad ones.
   """
   about, statistics = config.screening, config.statistics
   assert about is not None
-  delta_N, order_N = _order(rows)
+  delta_N = _deltas(rows, about.signal)
+  order_N = _order(delta_N)
   shown = min(about.shown, len(rows))
   rng = np.random.default_rng(statistics.seed)
   picked = np.sort(rng.choice(len(rows), shown, replace=False))
@@ -248,46 +230,52 @@ def _summary(
       "rank": int(place_N[i]),
       "id": sample.id,
       "delta": float(delta_N[i]),
-      "value": row["value"],
-      "reference_value": row["reference_value"],
+      "value": row["value"][about.signal],
+      "reference_value": (row["reference_value"] or {}).get(about.signal),
       "bad": sample.bad,
       "prompt": sample.prompt_text[:_SHOWN_CHARS],
       "completion": sample.completion_text[:_SHOWN_CHARS],
       "reference": row["reference"][:_SHOWN_CHARS],
     }
 
-  mean = scores.score(
-    delta_N,
-    confidence=statistics.confidence,
-    resamples=statistics.resamples,
-    seed=statistics.seed,
-  )
+  by_signal = {
+    name: _figures(samples, _deltas(rows, name), statistics)
+    for name in rows[0]["value"]
+  }
   return {
     "samples": len(rows),
     "path": about.path,
     "group": about.group or config.groups[0].name,
     "signal": about.signal,
     "reference": about.reference or None,
-    "mean": mean.json(),
-    **_labelled(samples, delta_N, order_N, statistics.confidence),
+    "bad": sum(map(bool, (s.bad for s in samples))) if about.label else None,
+    **by_signal[about.signal],
+    "by_signal": by_signal,
     "top": [example(i) for i in order_N[:shown]],
     "bottom": [example(i) for i in order_N[::-1][:shown]],
     "random": [example(int(i)) for i in picked],
   }
 
 
-def _labelled(
+def _figures(
   samples: Sequence[samples_lib.Sample],
   delta_N: np.ndarray,
-  order_N: np.ndarray,
-  confidence: float,
+  statistics: config_lib.StatisticsConfig,
 ) -> dict[str, Any]:
+  mean = scores.score(
+    delta_N,
+    confidence=statistics.confidence,
+    resamples=statistics.resamples,
+    seed=statistics.seed,
+  )
+  found: dict[str, Any] = {"mean": mean.json(), "auroc": None, "found": None}
   if samples[0].bad is None:
-    return {"auroc": None, "bad": None, "found": None}
+    return found
   bad_N = np.array([sample.bad for sample in samples], bool)
   count = int(bad_N.sum())
-  return {
-    "auroc": auroc.of_samples(delta_N[bad_N], delta_N[~bad_N], confidence),
-    "bad": count,
-    "found": float(bad_N[order_N[:count]].mean()) if count else None,
-  }
+  found["auroc"] = auroc.of_samples(
+    delta_N[bad_N], delta_N[~bad_N], statistics.confidence
+  )
+  if count:
+    found["found"] = float(bad_N[_order(delta_N)[:count]].mean())
+  return found
