@@ -53,9 +53,10 @@ def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
   """
   path = pathlib.Path(path)
   p = dictionary.params
+  # safetensors writes the memory as it lies, whatever an array's strides say.
   tensors = {
     "W_enc": np.ascontiguousarray(np.asarray(p.w_enc_FD, np.float32).T),
-    "W_dec": np.asarray(p.w_dec_FD, np.float32),
+    "W_dec": np.ascontiguousarray(p.w_dec_FD, np.float32),
     "b_enc": np.asarray(p.b_enc_F, np.float32),
     "b_dec": np.asarray(p.b_dec_D, np.float32),
   }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SAELens's layout, against the real sae_lens in both directions."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -208,3 +209,39 @@ def test_unknown_formats_and_places_are_named(tmp_path):
   (tmp_path / "ae.pt").touch()
   with pytest.raises(errors.InputError, match=r"it holds ae\.pt"):
     formats.load_sae(tmp_path)
+
+
+def test_weights_in_another_memory_order_are_saved_as_they_are(tmp_path):
+  dictionary = _dictionary()
+  turned = dataclasses.replace(
+    dictionary.params,
+    w_dec_FD=np.asfortranarray(dictionary.params.w_dec_FD),
+  )
+  formats.save_sae(dataclasses.replace(dictionary, params=turned), tmp_path)
+  np.testing.assert_array_equal(
+    formats.load_sae(tmp_path).params.w_dec_FD, dictionary.params.w_dec_FD
+  )
+
+
+def test_decoder_rows_are_read_one_by_one_as_unit_directions(tmp_path):
+  dictionary = _dictionary(metadata={"hook_name": "blocks.3.hook_resid_post"})
+  scaled = dataclasses.replace(
+    dictionary.params, w_dec_FD=3 * dictionary.params.w_dec_FD
+  )
+  formats.save_sae(dataclasses.replace(dictionary, params=scaled), tmp_path)
+  decoder = formats.open_decoder(tmp_path)
+  assert (decoder.latents, decoder.d_model) == (F, D)
+  assert decoder.metadata["hook_name"] == "blocks.3.hook_resid_post"
+  np.testing.assert_allclose(  # one rounding of each entry
+    decoder.units([7, 0, 7]),
+    dictionary.params.w_dec_FD[np.array([7, 0, 7])],
+    rtol=4 * np.finfo("f4").eps,
+  )
+  with pytest.raises(
+    errors.InputError, match=f"no latent {F}; .* 0 to {F - 1}"
+  ):
+    decoder.units([F])
+  silent = dataclasses.replace(scaled, w_dec_FD=scaled.w_dec_FD.at[4].set(0.0))
+  formats.save_sae(dataclasses.replace(dictionary, params=silent), tmp_path)
+  with pytest.raises(errors.InputError, match=r"latent 4 .* length 0\.0"):
+    formats.open_decoder(tmp_path).units([3, 4])
