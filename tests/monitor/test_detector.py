@@ -183,16 +183,16 @@ def test_doses_are_ordered_by_their_last_values():
   rising = series([(0.05, 1.0), (0.25, 2.0), (0.5, 2.5)])
   found = dose.series(rising, "s", 1.5)
   assert found["ordered"] and found["tau"] == 1
-  assert found["values"][0] == [0.0, 0.0]  # the base
+  assert found["values"] == [[0.05, 1.0], [0.25, 2.0], [0.5, 2.5]]
   assert found["alarm_dose"] == 0.25 and found["behaviour_dose"] is None
   mixed = dose.series(series([(0.05, 1.0), (0.25, 0.5), (0.5, 2.0)]), "s", None)
-  assert not mixed["ordered"] and mixed["tau"] == pytest.approx(4 / 6)
+  assert not mixed["ordered"] and mixed["tau"] == pytest.approx(1 / 3)
   assert mixed["alarm_dose"] is None
-  # A weak signal below the base's is not ordered with it.
-  assert not dose.series(series([(0.05, -1.0), (0.25, 2.0)]), "s", 0)["ordered"]
+  assert not dose.series(series([(0.05, 1.0)]), "s", 0)["ordered"]
   chosen = rising + series([(1.0, -7.0)], selection=True)
   found = dose.series(chosen, "s", None)
   assert found["ordered"] and found["selected"] == [[1.0, -7.0]]
+  assert not found["ordered_with_selected"]
   assert dose.series([run("b", [1])], "s", None) is None
 
 
