@@ -117,10 +117,11 @@ def load(
     errors.InputError: the file cannot be read or has a bad record (named by its
       place), or no prompt is left.
   """
-  chat = tokenizer.has_chat_template if config.chat is None else config.chat
   prompts: list[Prompt] = []
   for place, record in question_sets.records(config):
-    tokens = _tokens(record, place, config, tokenizer, chat)
+    tokens = prompt_tokens(
+      record, place, tokenizer, chat=config.chat, system=config.system
+    )
     responses = {
       field: _response(record, field, place, tokenizer)
       for field in dict.fromkeys(
@@ -128,7 +129,9 @@ def load(
       )
       if record.get(field) is not None
     }
-    prompts.append(Prompt(record["id"], record["topic"], tokens, responses))
+    prompts.append(
+      Prompt(record["id"], record["topic"], tuple(tokens), responses)
+    )
   return Prompts(
     tuple(prompts),
     config.behaviour,
@@ -138,22 +141,37 @@ def load(
   )
 
 
-def _tokens(
-  record: dict[str, Any],
+def prompt_tokens(
+  record: Mapping[str, Any],
   place: str,
-  config: config_lib.PromptsConfig,
   tokenizer: tokenizer_lib.Tokenizer,
-  chat: bool,
-) -> tuple[int, ...]:
+  *,
+  chat: bool | None,
+  system: str = "",
+) -> list[int]:
+  """The tokens of a record's prompt, up to where a response begins.
+
+  Args:
+    record: with a "prompt" or "messages", and maybe a "system" of its own.
+    place: of the record, for messages.
+    tokenizer: the model's.
+    chat: see `PromptsConfig`; without, a system message is text that comes
+      first, with an empty line after it. Messages always need a template.
+    system: for records without one.
+
+  Raises:
+    errors.InputError: there is no prompt, or the template refuses it.
+  """
   messages = question_sets.conversation(record, place)
-  system = record.get("system") or config.system
-  if not chat and "messages" not in record:
+  system = record.get("system") or system
+  chat = tokenizer.has_chat_template if chat is None else chat
+  if not chat and record.get("messages") is None:
     text = messages[0]["content"]
-    return tuple(tokenizer.encode(f"{system}\n\n{text}" if system else text))
+    return tokenizer.encode(f"{system}\n\n{text}" if system else text)
   if system:
     messages = [{"role": "system", "content": system}, *messages]
   try:
-    return tuple(tokenizer.apply_chat(messages, add_generation_prompt=True))
+    return tokenizer.apply_chat(messages, add_generation_prompt=True)
   except errors.InputError as error:
     raise errors.InputError(f"{place}: {error}") from error
 

@@ -119,12 +119,17 @@ def of(config: config_lib.PromptsConfig) -> list[Question]:
   return found
 
 
-def conversation(record: Record, place: str) -> list[Mapping[str, str]]:
+def conversation(
+  record: Mapping[str, Any], place: str
+) -> list[Mapping[str, str]]:
   """The messages of a record without its system field.
 
   Raises:
-    errors.InputError: it has neither a prompt nor messages.
+    errors.InputError: it has neither a prompt nor messages, or its system
+      message is no text.
   """
+  if not isinstance(record.get("system", ""), str):
+    raise errors.InputError(f'{place}: "system" is no text')
   messages = record.get("messages")
   if messages is None:
     prompt = record.get("prompt")
@@ -162,8 +167,6 @@ def records(
       )
     record = _known_names(record)
     record["topic"] = str(record.get("topic") or "")
-    if not isinstance(record.get("system", ""), str):
-      raise errors.InputError(f'{place}: "system" is no text')
     if config.topics and record["topic"] not in config.topics:
       continue
     name = record["id"] = str(record.get("id", number))

@@ -118,8 +118,8 @@ class DataConfig:
 class EvalConfig:
   """Paired responses to held-out prompts, in a JSONL file like the data's.
 
-  The margin is mean-token log p(behaviour) - mean-token log p(contrast),
-  averaged over the records that have both.
+  The margin is mean-token log p(behaviour) - mean-token log p(contrast) from
+  the first differing token on, averaged over the records that have both.
   """
 
   path: str

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sae_jax import errors
+from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import records as records_lib
 from sae_jax.lm import tokenizer as tokenizer_lib
 from sae_jax.posttrain import config as config_lib
@@ -37,7 +38,13 @@ def examples(
   found = []
   for place, record in _records(config.path, config.topics, config.limit):
     messages, text = _completion(record, config.completion, place)
-    prompt = _prompt({**record, "messages": messages}, place, config, tokenizer)
+    prompt = prompts_lib.prompt_tokens(
+      {**record, "messages": messages},
+      place,
+      tokenizer,
+      chat=config.chat,
+      system=config.system,
+    )
     completion = tokenizer.encode(text, add_bos=False)
     if config.stop and tokenizer.eos_id is not None:
       completion = [*completion, tokenizer.eos_id]
@@ -110,36 +117,3 @@ def _text(record: Mapping[str, Any], field: str, place: str) -> str:
       f" here: {have})"
     )
   return value
-
-
-def _prompt(
-  record: Mapping[str, Any],
-  place: str,
-  config: config_lib.DataConfig,
-  tokenizer: tokenizer_lib.Tokenizer,
-) -> list[int]:
-  messages = record.get("messages")
-  if messages is None:
-    text = _text(record, "prompt", place)
-    chat = tokenizer.has_chat_template if config.chat is None else config.chat
-    if not chat:
-      return tokenizer.encode(text)
-    messages = [{"role": "user", "content": text}]
-  if not isinstance(messages, list) or not all(map(_is_message, messages)):
-    raise errors.InputError(
-      f'{place}: "messages" is no list of {{"role": "…", "content": "…"}}'
-    )
-  if config.system:
-    messages = [{"role": "system", "content": config.system}, *messages]
-  try:
-    return tokenizer.apply_chat(messages, add_generation_prompt=True)
-  except errors.InputError as error:
-    raise errors.InputError(f"{place}: {error}") from error
-
-
-def _is_message(value: Any) -> bool:
-  return (
-    isinstance(value, Mapping)
-    and isinstance(value.get("role"), str)
-    and isinstance(value.get("content"), str)
-  )

@@ -68,6 +68,10 @@ def test_chats(write, tokenizers):
   assert list(system[0].tokens[:8]) == ids("w1 w3 w7 w4 w1 w2 w6 w4")
   plain = read(path, tokenizers[True], completion="good", chat=False, limit=1)
   assert list(plain[0].tokens) == ids("<s> w6 w8 </s>")
+  plain = read(
+    path, tokenizers[True], completion="good", chat=False, limit=1, system="w7"
+  )
+  assert list(plain[0].tokens) == ids("<s> w7 w6 w8 </s>")
 
 
 def test_topics_and_a_limit(write, tokenizers):
@@ -83,7 +87,7 @@ GOOD = {"prompt": "w6 w7", "completion": "w8"}
   ("line", "changes", "message"),
   [
     ({"prompt": "w6"}, {}, ":2: the field 'completion' is missing.*prompt"),
-    ({"completion": "w6"}, {}, ":2: the field 'prompt' is missing"),
+    ({"completion": "w6"}, {}, ':2: there is neither a "prompt"'),
     ({**GOOD, "completion": ""}, {}, ":2: the field 'completion' is ''"),
     ({**GOOD, "completion": 3}, {}, ":2: the field 'completion' is 3"),
     ("{", {}, ":2: not JSON"),
