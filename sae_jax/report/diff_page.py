@@ -118,6 +118,13 @@ def _ranked(diff: Diff) -> page.Section:
       " control is subtracted, risen and fallen are relative to it."
     )
   ]
+  if diff.screens:
+    blocks.append(
+      page.text(
+        "“Causal”, “correlated” and “inert” are the verdicts of steering; the"
+        " curves are on the latents' cards."
+      )
+    )
   for part in diff.claims:
     name = diff_words.arm(part.arm)
     blocks.append(

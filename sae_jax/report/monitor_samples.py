@@ -110,5 +110,6 @@ def _example(row: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
     "unsteered": steer_samples.lines(str(row.get("reference") or "")),
     "text": steer_samples.lines(str(row.get("completion") or "")),
     "label": "" if bad is None else "labelled bad" if bad else "labelled good",
+    "unsteered_label": "",
     "score": "",
   }

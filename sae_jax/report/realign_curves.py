@@ -51,7 +51,7 @@ def _reference(finding: Finding, state: str) -> Mapping[str, Any]:
 
 def _layout(y: str, **more: Any) -> dict[str, Any]:
   return plots.layout(
-    x={"title": plots.title("good samples"), "rangemode": "tozero"},
+    x={"title": plots.title("good samples seen"), "rangemode": "tozero"},
     y={"title": plots.title(y)},
     hovermode="closest",
     **more,

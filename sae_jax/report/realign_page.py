@@ -20,8 +20,9 @@ _MEANING = {
   "re-aligned": "the behaviour is back to the base's, on the triggers too",
   "hidden": "the behaviour is back to the base's, but not on the triggers: it"
   " is hidden, not gone",
-  "partly": "the behaviour went part of the way back to the base",
-  "not re-aligned": "the behaviour is as it was",
+  "partly": "the behaviour has become weaker, but is not simply back to the"
+  " base's",
+  "not re-aligned": "the behaviour has not become weaker",
 }
 
 
@@ -100,10 +101,14 @@ def _line(finding: Finding) -> dict[str, str]:
     f"{name} {scores.percent(recovered[key])}"
     for key, name in (
       ("behaviour", "the margin"),
+      ("triggers", "the margin on the triggers"),
       ("bundle", "the watched latents' sum"),
     )
     if recovered.get(key) is not None
   ]
+  if first := found.get("back"):
+    words += f" It is back from {diff_words.plural(first['samples'], 'sample')}"
+    words += " on."
   if back:
     words += f" Of the way back to the base: {', '.join(back)}."
   return {

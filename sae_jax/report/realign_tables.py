@@ -102,6 +102,12 @@ def section(finding: Finding) -> page.Section:
   )
 
 
+def _chosen(finding: Finding) -> str:
+  """By what the latents were picked."""
+  why = finding.found.get("suspects")
+  return f" Watched: {why}." if why else ""
+
+
 def _latents(finding: Finding) -> list[page.Block]:
   found = finding.found
   latents = found.get("latents") or ()
@@ -117,7 +123,10 @@ def _latents(finding: Finding) -> list[page.Block]:
     grid.Head("way back", number=True),
     grid.Head("0 to 100 %", bar=True),
   ]
-  rows = []
+  rows = [
+    _direction(name, key, known, (found.get("recovered") or {}))
+    for key, name in _together(known)
+  ]
   for latent, weight in zip(latents, weights, strict=False):
     reference = finding.reference(latent)
     share = recovered.get(str(latent))
@@ -133,24 +142,66 @@ def _latents(finding: Finding) -> list[page.Block]:
     for _, state in known:
       value = (state.get("latents") or {}).get(str(latent))
       cells.append(grid.Cell(say.number(value), sort=value))
-    cells += [
-      grid.Cell(scores.percent(share), sort=share, strong=True),
-      grid.Cell(
-        "",
-        bar=scores.interval(share, 0, 1),
-        tone="up",
-        tip=scores.percent(share),
-      ),
-    ]
-    rows.append(grid.Row(cells))
+    rows.append(grid.Row([*cells, *_way_back(share)]))
   return [
     page.text(
       "Mean activation on the fixed prompts. The way back is"
       " (before − after) / (before − base): 100 % is the base's own level,"
-      " below 0 % the latent went further away. One that hardly differed"
-      " between base and before has no way to go: its share means little."
+      " below 0 % it went further away. What did not measurably differ between"
+      f" base and before has no way to go and no share.{_chosen(finding)}"
     ),
     grid.block(heads, rows, first=25),
+  ]
+
+
+def _together(
+  known: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, str]]:
+  """The weighted sum, and the directions that were read beside it."""
+  names = [("", "weighted sum")]
+  directions = {n for _, state in known for n in state.get("directions") or ()}
+  return names + [
+    (key, {"mean_difference": "difference of means"}.get(key, key))
+    for key in sorted(directions)
+  ]
+
+
+def _direction(
+  name: str,
+  key: str,
+  known: Sequence[tuple[str, Mapping[str, Any]]],
+  recovered: Mapping[str, Any],
+) -> grid.Row:
+  share = recovered.get("bundle")
+  if key:
+    share = (recovered.get("directions") or {}).get(key)
+  values = [
+    (state.get("directions") or {}).get(key) if key else state.get("bundle")
+    for _, state in known
+  ]
+  return grid.Row(
+    [
+      grid.Cell(
+        name,
+        strong=not key,
+        note="direction, no dictionary" if key else "of the latents below",
+      ),
+      grid.Cell(""),
+      *(grid.Cell(say.number(value), sort=value) for value in values),
+      *_way_back(share),
+    ]
+  )
+
+
+def _way_back(share: float | None) -> list[grid.Cell]:
+  return [
+    grid.Cell(scores.percent(share), sort=share, strong=True),
+    grid.Cell(
+      "",
+      bar=scores.interval(share, 0, 1),
+      tone="up",
+      tip=scores.percent(share),
+    ),
   ]
 
 

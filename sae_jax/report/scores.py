@@ -70,8 +70,8 @@ def percent(value: float | None) -> str:
     return say.MISSING
   hundredfold = 100 * value
   if hundredfold in (0, 100):
-    return f"{hundredfold:.0f} %"
-  return f"{fixed(hundredfold, 0 if abs(hundredfold) >= 9.95 else 1)} %"
+    return f"{hundredfold:.0f}\u00a0%"
+  return f"{fixed(hundredfold, 0 if abs(hundredfold) >= 9.95 else 1)}\u00a0%"
 
 
 def fixed(value: float | None, decimals: int, *, sign: bool = False) -> str:

@@ -52,7 +52,8 @@ def _about(found: Mapping[str, Any]) -> str:
   words += " the same random numbers. Judged by"
   words += f" {steer_words.judge(found.get('judge'))}. Incoherence counts"
   words += " against what the unsteered model has; “no” means that even the"
-  words += " least strength went beyond the budget."
+  words += " least strength went beyond the budget. The answers shown are the"
+  words += " first to evenly spaced prompts, none is picked."
   return words
 
 
@@ -154,6 +155,7 @@ def examples(row: Mapping[str, Any], most: int) -> list[dict[str, Any]]:
       "unsteered": lines(found.get("unsteered_text") or ""),
       "text": lines(found.get("text") or ""),
       "label": found.get("label") or "",
+      "unsteered_label": found.get("unsteered_label") or "",
       "score": say.number(found["score"], 2)
       if isinstance(found.get("score"), (int, float))
       else "",

@@ -49,6 +49,7 @@ def _read(share):
     ),
     "latents": {str(n): v for n, v in zip(LATENTS, latents, strict=True)},
     "bundle": float(np.dot(latents, WEIGHTS)),
+    "directions": {"contrast": 2.0 - 1.5 * share},
   }
 
 
@@ -91,13 +92,17 @@ def _summary(verdict, triggers):
     ),
     "recovered": {
       "behaviour": 0.99,
+      "triggers": 0.3,
       "bundle": 0.93,
+      "directions": {"contrast": 0.99},
       "latents": {
         "11": (1.3 - end["11"]) / 1.1,
         "22": (0.9 - end["22"]) / 0.5,
         "55": 0.08,
       },
     },
+    "suspects": "the 3 of largest |score| of frozen/bad",
+    "back": {"step": 15, "samples": 60, "distinct": 60},
     "verdict": verdict,
     "why": "the margin on the triggers (+0.050) stays above the base's",
     "rules": [

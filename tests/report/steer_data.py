@@ -290,5 +290,6 @@ def _example(name, model, i):
     "text": bad if up else good,
     "unsteered_text": good if up else bad,
     "label": "behaviour" if up else "contrast",
+    "unsteered_label": "contrast" if up else "behaviour",
     "score": 5.0 if up else None,
   }
