@@ -62,7 +62,7 @@ def read(
       direction that is not there, or residuals that are not finite.
   """
   hook = lm.parse_hook(hook, model.config.num_layers).canonical
-  _check(sequences)
+  check(sequences)
   unit_VD = _units(directions_VD, model.config.d_model)
   slot_F = None
   if len(latents):
@@ -98,7 +98,8 @@ def read(
   return Reading(latents_PL, mean_PD @ unit_VD.T, norm_P, rows)
 
 
-def _check(sequences: Sequence[Span]) -> None:
+def check(sequences: Sequence[Span]) -> None:
+  """Raises errors.InputError where there is nothing to read."""
   if not sequences:
     raise errors.InputError("there are no sequences to read; give at least one")
   for i, (tokens, start, stop) in enumerate(sequences):

@@ -91,6 +91,8 @@ def open_watch(
   read = behaviour
   if config.watch.prompts is not None:
     read = prompts_lib.load(config.watch.prompts, model.tokenizer)
+  spans = prompts_lib.spans(read, config.watch.scope, config.watch.skip)
+  reading_lib.check(spans)
   triggers = None
   if config.triggers is not None:
     triggers = _pairs("triggers", config.triggers, model)
@@ -98,7 +100,7 @@ def open_watch(
     suspects=chosen,
     dictionary=on_mesh.place(dictionary, model.mesh),
     hook=hooks_lib.parse(str(hook), model.config.num_layers).canonical,
-    spans=prompts_lib.spans(read, config.watch.scope, config.watch.skip),
+    spans=spans,
     behaviour=behaviour,
     triggers=triggers,
     batch_size=config.batch_size,

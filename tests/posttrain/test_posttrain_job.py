@@ -4,17 +4,13 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-import time
 
 import jax.numpy as jnp
+import job_process
 import numpy as np
 import pytest
 import sft_model
 
-from sae_jax import config as values
 from sae_jax import errors, lm, metrics, posttrain
 from sae_jax.jobs import posttrain as job
 from sae_jax.lm import adapter, weights
@@ -143,43 +139,6 @@ def test_looks_that_fall_between_the_logged_steps(config):
     dataclasses.replace(config, log_every=3)
 
 
-CONFIG = """
-import json, pathlib
-from sae_jax import config
-from sae_jax.posttrain import config as posttrain_config
-
-def get_config():
-  values = json.loads(pathlib.Path({path!r}).read_text())
-  return config.from_dict(posttrain_config.PosttrainConfig, values)
-"""
-
-
-def start(tmp_path, out):
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "sae_jax", "posttrain"),
-      *(f"--config={tmp_path}/config.py", f"--out={out}"),
-    ],
-    env=dict(
-      os.environ,
-      JAX_PLATFORMS="cpu",
-      JAX_NUM_CPU_DEVICES="8",
-      JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # as in this process
-    ),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def wait_for_checkpoint(process, out, step):
-  deadline = time.monotonic() + 240
-  while not (out / "checkpoints" / str(step)).exists():
-    assert process.poll() is None, process.communicate()
-    assert time.monotonic() < deadline
-    time.sleep(0.005)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
@@ -191,13 +150,9 @@ def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
     eval=None,
     learning_rate=1e-3,
   )
-  (tmp_path / "config.json").write_text(json.dumps(values.to_dict(config)))
-  (tmp_path / "config.py").write_text(
-    CONFIG.format(path=str(tmp_path / "config.json"))
-  )
   whole, cut = tmp_path / "whole", tmp_path / "cut"
-  process = start(tmp_path, cut)
-  wait_for_checkpoint(process, cut, 40)
+  process = job_process.start("posttrain", config, tmp_path, cut)
+  job_process.wait_for_checkpoint(process, cut, 40)
   process.kill()  # SIGKILL
   process.communicate()
   assert not (cut / "manifest.json").exists()
