@@ -47,6 +47,32 @@ def test_units_with_more_values_count_more():
   assert found.se == pytest.approx(np.sqrt(2 * (residual_2**2).sum()) / 4)
 
 
+def test_the_interval_is_the_hull_of_student_and_bootstrap_t():
+  rng = np.random.default_rng(12)
+  n_G = rng.integers(1, 9, 12)
+  units = np.repeat(np.arange(12), n_G)
+  values = rng.exponential(size=len(units)) + rng.exponential(size=12)[units]
+  found = scores.score(values, units)
+  z_G = np.bincount(units, values)
+  weight_RG = scores._weights(12, 2000, 0).astype(float)
+  mean = z_G.sum() / n_G.sum()
+
+  def error(mean_R, w_RG):
+    squares_R = (w_RG * (z_G - np.outer(mean_R, n_G)) ** 2).sum(1)
+    return np.sqrt(12 / 11 * squares_R) / (w_RG @ n_G)
+
+  (se,) = error(np.array([mean]), np.ones((1, 12)))
+  mean_R = weight_RG @ z_G / (weight_RG @ n_G)
+  t_R = np.sort((mean_R - mean) / error(mean_R, weight_RG))
+  edge = scipy.stats.t.ppf(0.975, 11)
+  assert edge < -t_R[49] < 3 * edge  # 2.5 % of 2001; longer than Student's
+  # Resamples are float32, see above.
+  assert found.ci_high == pytest.approx(mean - t_R[49] * se, rel=1e-4)
+  assert found.ci_low == pytest.approx(
+    mean - max(t_R[-50], edge) * se, rel=1e-4
+  )
+
+
 def test_units_may_stand_in_any_order():
   values = np.random.default_rng(1).normal(size=24)
   units = np.repeat(np.arange(8), 3)
