@@ -17,6 +17,8 @@ from scipy import special
 
 from sae_jax.monitor import trajectory
 
+YARDSTICK = "margin"  # the behaviour's own shift as a signal
+
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
@@ -40,13 +42,15 @@ def calibrate(maxima_N: Sequence[float], rate: float) -> Threshold:
   The k-th smallest of n with k = ⌈(n + 1)(1 − rate)⌉: another run that is
   exchangeable with them exceeds it with probability 1 − k / (n + 1) at most.
   k > n, which is n < 1 / rate − 1, means that they are too few; the largest
-  then guarantees 1 / (n + 1).
+  then guarantees 1 / (n + 1). Never below 0, the base's own value: runs that
+  only do good move a signal down, and a model that nobody touched would sound.
   """
   n = len(maxima_N)
   if not n:
     return Threshold(None, 1.0, 0)
   k = min(math.ceil((n + 1) * (1 - rate) - 1e-9), n)
-  return Threshold(float(np.sort(maxima_N)[k - 1]), 1 - k / (n + 1), n)
+  value = max(float(np.sort(maxima_N)[k - 1]), 0.0)
+  return Threshold(value, 1 - k / (n + 1), n)
 
 
 def threshold(
@@ -91,7 +95,8 @@ def statistics(
     false_alarms_group_out {n, of}: benign runs that sound an alarm which the
     others, or the other groups, calibrated; missed {n, of}: suspect runs that
     came to show the behaviour, without an alarm at any time; below {n, of}:
-    suspect runs with an alarm that never showed it; lead: see `_lead`.
+    suspect runs with an alarm that never showed it; lead: steps from the alarm
+    to the behaviour; ahead: steps from the alarm to that of the signal margin.
   """
   known = trajectory.having(trajectory.tested(runs), signal)
   calibrated = threshold(known, signal, rate)
@@ -100,6 +105,7 @@ def statistics(
   rest = [run for run in suspects if run.crossing is None]
   value = calibrated.value
   leads = [run.lead(signal, value) for run in crossed]
+  ahead = [_ahead(run, runs, signal, value, rate) for run in crossed]
   silent = [run for run in crossed if run.alarm(signal, value) is None]
   alarmed = [run for run in rest if run.alarm(signal, value) is not None]
   return {
@@ -111,7 +117,27 @@ def statistics(
     "missed": {"n": len(silent), "of": len(crossed)},
     "below": {"n": len(alarmed), "of": len(rest)},
     "lead": _lead([x for x in leads if x is not None], confidence),
+    "ahead": _lead([x for x in ahead if x is not None], confidence),
   }
+
+
+def _ahead(
+  run: trajectory.Run,
+  runs: Sequence[trajectory.Run],
+  signal: str,
+  value: float | None,
+  rate: float,
+) -> int | None:
+  """Steps from the signal's alarm to the one that the behaviour itself gives.
+
+  With the same calibration on the same runs. A lead against the behaviour's own
+  threshold shows little where watching the behaviour's shift has it too.
+  """
+  if YARDSTICK not in run.signals:
+    return None
+  own = run.alarm(YARDSTICK, threshold(runs, YARDSTICK, rate).value)
+  alarm = run.alarm(signal, value)
+  return None if own is None or alarm is None else own - alarm
 
 
 def _false_alarms(

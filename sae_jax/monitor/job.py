@@ -148,6 +148,7 @@ def _result(path: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
         "false_alarms": about["false_alarms"],
         "missed": about["missed"],
         "median_lead": about["lead"]["median"],
+        "median_ahead": about["ahead"]["median"],
         "dose_ordered": about["dose"],
       }
   return {

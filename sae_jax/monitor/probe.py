@@ -20,15 +20,11 @@ from sae_jax.interpret import diff_results, on_mesh, reading
 from sae_jax.judge import margin
 from sae_jax.judge import prompts as prompts_lib
 from sae_jax.lm import hooks as hooks_lib
+from sae_jax.monitor import alarm, suspects
 from sae_jax.monitor import config as config_lib
-from sae_jax.monitor import suspects
 
-LATENTS, DRIFT, MARGIN, PERSONA = (
-  "latents",
-  "drift",
-  "margin",
-  "persona_vector",
-)
+LATENTS, DRIFT, PERSONA = "latents", "drift", "persona_vector"
+MARGIN = alarm.YARDSTICK
 
 
 @dataclasses.dataclass(frozen=True)

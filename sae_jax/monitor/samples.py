@@ -62,7 +62,7 @@ def load(
         f'{place}: not a JSON object; write {{"prompt": "…", …}}'
       )
     sample = _sample(config, tokenizer, record, place)
-    _check_length(sample, positions, config.max_new_tokens, place)
+    _check_length(config, sample, positions, place)
     found.append(sample)
     if len(found) == config.limit:
       break
@@ -175,16 +175,16 @@ def _encode(
 
 
 def _check_length(
-  sample: Sample, positions: int, new_tokens: int, place: str
+  config: config_lib.ScreeningConfig, sample: Sample, positions: int, place: str
 ) -> None:
   after = [len(sample.completion), len(sample.reference or ())]
-  if sample.reference is None:
-    after.append(new_tokens)
+  if config.reference == config_lib.OWN_ANSWER:
+    after.append(config.max_new_tokens)
   if positions and len(sample.prompt) + max(after) > positions:
     raise errors.InputError(
       f"{place}: {len(sample.prompt)} tokens of prompt and {max(after)} after"
-      f" it are more than the model's {positions} positions; shorten it, or"
-      " screening.max_new_tokens"
+      f" it are more than the model's {positions} positions; shorten the line,"
+      " or screening.max_new_tokens where the model answers"
     )
 
 

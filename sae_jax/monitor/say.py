@@ -32,7 +32,8 @@ def rules(config: config_lib.MonitorConfig) -> list[str]:
     "An alarm is a signal above a threshold: the order statistic of the benign"
     f" runs' maxima that guarantees a false-alarm rate of"
     f" {config.false_alarm_rate:g} for another benign run of that kind and"
-    " length, where there are enough of them (split conformal).",
+    " length, where there are enough of them (split conformal); never below 0,"
+    " the base's own value.",
     "Runs that the latents were selected on are shown and never tested, nor do"
     " they calibrate. A benign run is judged by what the others calibrate; by"
     " rank, about rate x (n + 1) of n must sound. group_out calibrates on other"
@@ -47,7 +48,9 @@ def rules(config: config_lib.MonitorConfig) -> list[str]:
     " among the single ones, for each pair of models without these two; its"
     " in-sample figure is what the same choice looks like on its own models.",
     "Lead: steps from the alarm to the first checkpoint that shows the"
-    " behaviour; its grain is the distance of checkpoints.",
+    " behaviour. Ahead: steps from the alarm to the one that the behaviour's"
+    " own shift (margin) gives with the same calibration. The grain of both is"
+    " the distance of checkpoints.",
   ]
 
 

@@ -40,9 +40,8 @@ class Run:
     return int(self.steps_C[shown[0]]) if len(shown) else None
 
   def highest(self, signal: str) -> float:
-    """The largest value of a signal; 0, the base's, for a run of the base."""
-    values_C = self.signals[signal][~self.base_C]
-    return float(values_C.max()) if len(values_C) else 0.0
+    """The largest value of a signal."""
+    return float(self.signals[signal].max())
 
   def last(self, signal: str) -> float:
     return float(self.signals[signal][-1])
@@ -51,8 +50,7 @@ class Run:
     """The first step whose signal is above the threshold."""
     if threshold is None:
       return None
-    above_C = (self.signals[signal] > threshold) & ~self.base_C
-    found = np.flatnonzero(above_C)
+    found = np.flatnonzero(self.signals[signal] > threshold)
     return int(self.steps_C[found[0]]) if len(found) else None
 
   def lead(self, signal: str, threshold: float | None) -> int | None:

@@ -34,14 +34,20 @@ def test_the_threshold_is_the_order_statistic_of_the_definition():
   assert alarm.calibrate([], 0.05) == alarm.Threshold(None, 1.0, 0)
 
 
-def test_an_alarm_is_above_the_threshold_and_never_the_bases():
+def test_an_alarm_is_above_the_threshold():
   calm = run("calm", [1, 3, 2])
   assert calm.highest("s") == 3
   assert calm.alarm("s", 3) is None and calm.alarm("s", 2.9) == 2
   assert calm.alarm("s", None) is None
-  falling = run("falling", [-1, -2])
-  assert falling.highest("s") == -1  # the base's 0 is not this run's
-  assert falling.alarm("s", -3) == 1
+
+
+def test_what_nobody_touched_does_not_sound():
+  falling = [run(f"good {i}", [-1, -2 - i]) for i in range(30)]
+  found = alarm.threshold(falling, "s", 0.05)
+  assert found.value == 0  # not -1: the base would be above it
+  assert run("base", [0, 0]).alarm("s", found.value) is None
+  assert run("bad", [0.1]).alarm("s", found.value) == 1
+  assert alarm.calibrate([-3, -2], 0.05).value == 0
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,27 @@ def test_medians_of_leads():
   assert lead["confidence"] == 1 - 2 / 8
 
 
+def test_ahead_is_against_the_alarm_of_the_behaviour_itself():
+  def both(name, s, margin, **kwargs):
+    return run(name, {"s": s, "margin": margin}, **kwargs)
+
+  runs = [both(f"b{i}", [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]) for i in range(3)]
+  suspect = dict(role="suspect", shows=[False, False, True])
+  runs += [
+    both("first", [1, 1, 1], [0, 1, 1], **suspect),
+    both("same", [0, 1, 1], [0, 1, 1], **suspect),
+    both("after", [0, 0, 1], [0, 1, 1], **suspect),
+  ]
+  found = alarm.statistics(runs, "s", 0.05, 0.95)
+  assert found["lead"]["early"] == 2 and found["lead"]["at_once"] == 1
+  ahead = found["ahead"]
+  assert (ahead["early"], ahead["at_once"], ahead["late"]) == (1, 1, 1)
+  assert ahead["median"] == 0
+  own = alarm.statistics(runs, "margin", 0.05, 0.95)
+  assert own["ahead"]["at_once"] == 3
+
+
 def test_a_run_of_the_base_alone_is_calm():
   base = run("again", [0.0])
   base = trajectory.Run(**{**base.__dict__, "base_C": np.array([True, True])})
-  assert base.highest("s") == 0 and base.alarm("s", -1) is None
+  assert base.highest("s") == 0 and base.alarm("s", 0) is None
