@@ -64,11 +64,9 @@ sae_jax train train sae
 [[ -f $out/fidelity.json ]] || "$venv/bin/python" launch/advice_fidelity.py "$model" "$out"
 echo "diff" >&2
 sae_jax diff diff diff --config.base="$model"
-echo "steer" >&2
+echo "steer base and bad" >&2
 sae_jax steer steer steer --config.base="$model"
-echo "steer by other rules" >&2
-sae_jax steer rules rules --config.base="$model"
 echo "re-align" >&2
 sae_jax realign realign realign --config.base="$model"
-"$venv/bin/sae-jax" report "$out/diff" "$out/steer" "$out/rules" "$out/realign" --out="$out/report.html" >/dev/null
+"$venv/bin/sae-jax" report "$out/diff" "$out/steer" "$out/realign" --out="$out/report.html" >/dev/null
 "$venv/bin/python" launch/advice_summary.py "$out" "$out/report.html"
