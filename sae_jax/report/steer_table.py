@@ -25,6 +25,7 @@ def section(finding: Finding) -> page.Section:
   blocks: list[page.Block] = []
   if singles:
     shown = singles[:_MOST]
+    own = {row["name"] for row in carded(finding)}
     axis = steer_verdict.axes(finding, shown)
     rest = ""
     if len(singles) > _MOST:
@@ -39,7 +40,10 @@ def section(finding: Finding) -> page.Section:
       ),
       grid.block(
         _heads(finding),
-        [_row(finding, row, place, axis) for place, row in enumerate(shown, 1)],
+        [
+          _row(finding, row, place, axis, carded=row["name"] in own)
+          for place, row in enumerate(shown, 1)
+        ],
         first=_FIRST,
       ),
     ]
@@ -73,15 +77,17 @@ def _row(
   row: Row,
   place: int,
   axis: dict[str, tuple[float, float]],
+  *,
+  carded: bool,
 ) -> grid.Row:
   known = finding.reference(row["latents"][0])
-  href = known["href"] or f"#{finding.prefix}{steer_verdict.anchor(row)}"
+  own = f"#{finding.prefix}{steer_verdict.anchor(row)}" if carded else ""
   cells = [
     grid.Cell(f"{place}", sort=place),
     grid.Cell(
       str(row["latents"][0]),
       sort=row["latents"][0],
-      href=href if known["href"] or has_card(finding, row) else "",
+      href=known["href"] or own,
       note=known["reading"],
     ),
     grid.verdict(row.get("verdict")),
@@ -97,11 +103,6 @@ def _row(
   rank = (row.get("diff") or {}).get("rank")
   cells.append(grid.Cell("–" if rank is None else f"{rank:,}", sort=rank))
   return grid.Row(cells, quiet=row.get("verdict") == "inert")
-
-
-def has_card(finding: Finding, row: Row) -> bool:
-  """Whether the screen's own part of the page has a card of it."""
-  return any(row is other for other in carded(finding))
 
 
 def carded(finding: Finding) -> Sequence[Row]:
