@@ -36,6 +36,9 @@ def get_config():
       path=f"{models}/prompts.jsonl", topics=UNTOUCHED
     ),
     # Above the length of the residual stream an answer is lost to noise.
-    strengths=(0.2, 0.4, 0.6, 0.8, 1.0),
+    strengths=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    # Of ten answers in a hundred neither right nor wrong: log(0.97 / 0.87).
+    damage=0.12,
+    generation=config.GenerationConfig(samples=4, max_new_tokens=1),
     batch_rows=256,
   )
