@@ -75,7 +75,8 @@ def sample(
       temperature=temperature,
       seed=seed,
       row_edits=lambda row_B, n_B=n_B: interventions.lm_edits(n_B[row_B]),
-      draws=(p_B * samples + s_B).tolist(),
+      # Further samples leave those there are as they are.
+      draws=(s_B * len(ids) + p_B).tolist(),
       batch_size=batch_rows,
     )
     for row, answer in zip(rows, answers, strict=False):
