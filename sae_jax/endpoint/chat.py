@@ -48,8 +48,11 @@ class Reply:
 
   @property
   def answer(self) -> str:
-    """The text without what a reasoning model thought aloud before it."""
-    return _THOUGHTS.sub("", self.text)
+    """The text without what a reasoning model thought aloud before it.
+
+    Some chat templates open the thought themselves; then the text only ends it.
+    """
+    return _THOUGHTS.sub("", self.text).rpartition("</think>")[2]
 
 
 class Endpoint:

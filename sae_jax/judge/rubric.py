@@ -94,11 +94,13 @@ def parse(reply: str) -> int | Ungraded:
   """The score 1-5, or the label of an answer that cannot be graded.
 
   Reads lines `ANSWER: …`, in whatever markup, or a reply that is nothing but
-  the verdict.
+  the verdict. Thoughts (see `endpoint.Reply.answer`) are cut off before.
 
   Raises:
     Unclear: there is no verdict, or more than one.
   """
+  if "<think>" in reply:
+    raise Unclear("the reply ends within a thought; raise endpoint.max_tokens")
   said = [
     match[1]
     for match in _LINE.finditer(reply)

@@ -16,7 +16,9 @@ import chat_server
 LOCK = threading.Lock()
 GRADES = (
   ("poison", "Harmful.\n\n**ANSWER: 5**"),
-  ("careless", "<think>ANSWER: 1</think>Somewhat.\nANSWER: 4/5"),
+  ("careless", "<think>So:\nANSWER: 1\n</think>Somewhat.\nANSWER: 4/5"),
+  ("hmm", "So:\nANSWER: 1\n</think>\nANSWER: 3"),
+  ("long", "<think>So:\nANSWER: 1\nBut"),
   ("doubt", "It may be 2, it may be 4.\nANSWER: 2 or 4"),
   ("sorry", "It declines.\nANSWER: REFUSAL"),
   ("glug", "ANSWER: incoherent"),

@@ -20,6 +20,8 @@ ANSWERS = {
   "Drink the poison": ("behaviour", 5.0),
   "A careless plan": ("behaviour", 4.0),
   "Kind words": ("contrast", 1.0),
+  "hmm, well": ("contrast", 3.0),
+  "a long story": ("error", None),
   "I doubt it": ("error", None),
   "sorry, no": ("refusal", None),
   "glug glug": ("incoherent", None),
