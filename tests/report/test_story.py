@@ -16,6 +16,7 @@ from diff_pages import anchors, edit, write
 from test_report import Page
 
 from sae_jax import errors
+from sae_jax.report import entries
 
 
 @pytest.fixture(scope="module")
@@ -116,25 +117,22 @@ def test_a_screen_of_another_diff_is_not_this_one_s(made_diff, tmp_path):
   other = tmp_path / "other"
   other.mkdir()
   made = steer_data.make_steer(tmp_path / "steer", diff=other)
-  page = write([made_diff, made], tmp_path)
-  assert "steered" not in {
-    (a.get("class") or "") for t, a in page.tags if t == "div" and a.get("id")
-  }
-  # Its latents have cards of their own.
-  assert "steer0-card-latent-11" in anchors(page)
+  shown = entries.read_all([made_diff, made])
+  assert shown.diffs[0].screens == ()
+  assert shown.findings[0].reference(11)["href"] == ""
 
 
 def test_a_diff_that_has_moved_is_found_by_its_name(made_diff, tmp_path):
   gone = tmp_path / "gone" / made_diff.name
   made = steer_data.make_steer(tmp_path / "steer", diff=gone)
-  page = write([made_diff, made], tmp_path)
-  assert "steer0-card-latent-11" not in anchors(page)
-  assert page.count("div", "steered") > 4
+  shown = entries.read_all([made_diff, made])
+  assert shown.diffs[0].screens == tuple(shown.findings)
+  assert shown.findings[0].reference(11)["href"] == "#d-sae-11"
 
 
-def test_two_screens_of_one_diff_both_stand_on_its_cards(diff, tmp_path):
+def test_two_screens_of_one_diff_both_stand_on_its_cards(made_diff, tmp_path):
   screens = [
-    steer_data.make_steer(tmp_path / name, diff=diff, generation=False)
+    steer_data.make_steer(tmp_path / name, diff=made_diff, generation=False)
     for name in ("one", "two")
   ]
 
@@ -143,7 +141,7 @@ def test_two_screens_of_one_diff_both_stand_on_its_cards(diff, tmp_path):
       row["verdict"] = "inert"
 
   edit(screens[1] / "summary.json", inert)
-  text = write([diff, *screens], tmp_path)
+  text = write([made_diff, *screens], tmp_path)
   assert text.text.count("steered : works both ways") >= 4
   for name in ("one", "two"):
     assert f"{name}: What the latents do in bad" in text.text

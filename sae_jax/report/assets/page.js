@@ -16,13 +16,17 @@
     return value;
   }
 
-  function draw() {
+  // What is folded away has no width yet: it is drawn when it is opened.
+  function draw(within) {
     const style = getComputedStyle(document.documentElement);
-    for (const plot of document.querySelectorAll(".plot")) {
+    for (const plot of within.querySelectorAll(".plot")) {
+      if (plot.closest("details:not([open])")) continue;
       const text = plot.parentElement.querySelector(".spec").textContent;
       const spec = resolve(JSON.parse(text), style);
+      const first = !plot.data;
       Plotly.react(plot, spec.data, spec.layout,
         {responsive: true, displaylogo: false, displayModeBar: false});
+      if (first && plot.dataset.jump !== undefined) link(plot);
     }
   }
 
@@ -36,24 +40,24 @@
     return document.getElementById(anchor(plot, point));
   }
 
-  function link() {
-    for (const plot of document.querySelectorAll(".plot[data-jump]")) {
-      plot.on("plotly_click", ({points: [point]}) => {
-        if (target(plot, point)) {
-          location.hash = anchor(plot, point);
-        }
-      });
-      plot.on("plotly_hover", ({points: [point]}) => {
-        plot.classList.toggle("leads", target(plot, point) !== null);
-      });
-      plot.on("plotly_unhover", () => plot.classList.remove("leads"));
-    }
+  function link(plot) {
+    plot.on("plotly_click", ({points: [point]}) => {
+      if (target(plot, point)) {
+        location.hash = anchor(plot, point);
+      }
+    });
+    plot.on("plotly_hover", ({points: [point]}) => {
+      plot.classList.toggle("leads", target(plot, point) !== null);
+    });
+    plot.on("plotly_unhover", () => plot.classList.remove("leads"));
   }
 
   if (typeof Plotly !== "undefined") {
-    draw();
-    link();
-    dark.addEventListener("change", draw);
+    draw(document);
+    dark.addEventListener("change", () => draw(document));
+    for (const fold of document.querySelectorAll("details")) {
+      fold.addEventListener("toggle", () => fold.open && draw(fold));
+    }
   }
 
   // A table is sorted by the heading that is pressed, numbers downwards
