@@ -324,6 +324,9 @@ def test_a_check_finds_what_is_wrong_before_long_work():
 def test_thoughts_are_no_answer():
   reply = endpoint.Reply("<think>LABEL: a\nb</think>\nLABEL: c", "m", {})
   assert reply.answer.strip() == "LABEL: c"
+  # A template that opens the thought leaves its end only.
+  reply = endpoint.Reply("LABEL: a\nb</think>\nLABEL: c", "m", {})
+  assert reply.answer.strip() == "LABEL: c"
 
 
 @pytest.mark.parametrize(
