@@ -121,34 +121,44 @@ def _bundles(steer: dict[str, Any]) -> list[Bar]:
 
 
 def _singles(steer: dict[str, Any]) -> list[Bar]:
+  """Asked of the base alone; what the bad arm shows is told."""
   latents = [i for i in steer["interventions"] if i["kind"] == "latent"]
-  found = []
+  mean, beyond = {}, {}
   for way, sign in WAYS:
-    mean = np.mean([latent[way]["effect"]["mean"] for latent in latents])
+    mean[way] = np.mean([latent[way]["effect"]["mean"] for latent in latents])
     (band,) = steer["bands"]["latent"][way]  # of the one strength
-    bar = band["mean"] + 2 * sign * band["sd"]
-    found.append(
-      Bar(
-        f"{way}: single latents beyond random mean + 2 s.d.",
-        f"mean of {len(latents)}: {mean:+.3f}, bar {bar:+.3f}",
-        bool(sign * mean > sign * bar),
-      )
+    beyond[way] = band["mean"] + 2 * sign * band["sd"]
+  return [
+    Bar(
+      "up: single latents do more in the mean than random ones, plus 2 s.d.",
+      f"mean of {len(latents)}: {mean['up']:+.3f} against {beyond['up']:+.3f};"
+      f" down {mean['down']:+.3f} against {beyond['down']:+.3f}",
+      bool(mean["up"] > beyond["up"]),
     )
-  return found
+  ]
 
 
 def _realigned(found: dict[str, Any]) -> list[Bar]:
-  base = found["reference"]["base"]["behaviour"]["margin"]
-  start = found["reference"]["start"]["behaviour"]["margin"]
-  end = found["series"][-1]["behaviour"]["margin"]
+  start = found["differences"]["behaviour"]["margin"]["shift"]
+  left = found["differences"]["behaviour"]["margin"]["left"]
+  bundle = [look["bundle"] for look in found["series"]]
+  steps = [look["step"] for look in found["series"]]
   return [
     Bar(
-      "120 samples or fewer bring the margin into base's interval or below",
-      f"{found['samples']} samples: {start['mean']:+.3f} to {end['mean']:+.3f},"
-      f" base {base['mean']:+.3f} [{base['ci_low']:+.3f},"
-      f" {base['ci_high']:+.3f}]",
-      found["samples"] <= 120 and end["mean"] <= base["ci_high"],
-    )
+      "120 samples or fewer bring the margin back to base's, or below",
+      f"{found['samples']} samples: {_with_error(start)} above base, then"
+      f" {_with_error(left)} [{left['ci_low']:+.3f}, {left['ci_high']:+.3f}]",
+      found["samples"] <= 120 and left["ci_low"] <= 0,
+    ),
+    Bar(
+      "the bundle is read on the way",
+      f"base {found['reference']['base']['bundle']:.2f}, after"
+      + "".join(
+        f" {step} steps {x:.2f}" for step, x in zip(steps, bundle, strict=True)
+      )
+      + f"; {found['recovered']['bundle']:.0%} of it undone",
+      len(bundle) >= 3,
+    ),
   ]
 
 
