@@ -25,25 +25,25 @@ def series(
     the smallest with a value above the threshold; behaviour_dose: the smallest
     whose last checkpoint shows the behaviour.
   """
-  dosed = [run for run in runs if run.dose is not None]
-  tested = trajectory.tested(dosed)
+  every = [
+    (run.dose, run.last(signal), run) for run in runs if run.dose is not None
+  ]
+  every.sort(key=lambda one: one[:2])
+  tested = [(d, value, run) for d, value, run in every if not run.selection]
   if not tested:
     return None
-  pairs = sorted((run.dose, run.last(signal)) for run in tested)
-  every = sorted((run.dose, run.last(signal)) for run in dosed)
+  pairs = [(d, value) for d, value, _ in tested]
   above = [
     d for d, v in pairs if threshold is not None and d > 0 and v > threshold
   ]
-  shown = [run.dose for run in tested if run.shows_C[-1]]
+  shown = [d for d, _, run in tested if run.shows_C[-1]]
   doses, values = (np.array(x, float) for x in zip(*pairs, strict=True))
   return {
     "tau": kendall(doses, values),
     "ordered": _ordered(pairs),
     "values": [[d, v] for d, v in pairs],
-    "selected": sorted(
-      [run.dose, run.last(signal)] for run in dosed if run.selection
-    ),
-    "ordered_with_selected": _ordered(every),
+    "selected": [[d, v] for d, v, run in every if run.selection],
+    "ordered_with_selected": _ordered([(d, v) for d, v, _ in every]),
     "alarm_dose": min(above, default=None),
     "behaviour_dose": min(shown, default=None),
   }

@@ -16,6 +16,8 @@ import jax
 from sae_jax import artifacts, errors, lm, metrics
 from sae_jax import mesh as mesh_lib
 from sae_jax.judge import prompts as prompts_lib
+from sae_jax.lm import config as lm_config
+from sae_jax.lm import tokenizer as tokenizer_lib
 from sae_jax.monitor import config as config_lib
 from sae_jax.monitor import plan as plan_lib
 from sae_jax.monitor import probe as probe_lib
@@ -63,17 +65,22 @@ def _watch(
   progress: metrics.Progress,
   done: int,
 ) -> results.Watched:
-  """Reads what has not been read yet of one group's models."""
-  base = probe_lib.load_model(group.base.source, config, mesh)
-  probe = probe_lib.make(group.config, base, config.batch_size)
+  """Reads what has not been read yet of one group's models.
+
+  One model is in memory at a time, the base first.
+  """
+  model: lm.LanguageModel | None
+  model = probe_lib.load_model(group.base.source, config, mesh)
+  base_config, tokenizer = model.config, model.tokenizer
+  probe = probe_lib.make(group.config, model, config.batch_size)
   reads = {}
   for known, source in group.models().items():
     path = work / f"{name}.{known}.npz"
     if not path.is_file():
-      model = base
       if known != group.base.weights_hash:
+        model = None
         model = probe_lib.load_model(source, config, mesh)
-        _check(probe, group, model, base)
+        _check(probe, group, model, base_config, tokenizer)
       read = probe_lib.measure(probe, model, config.batch_size)
       artifacts.write_npz_atomic(path, read.arrays())
     reads[known] = probe_lib.Read.load(path)
@@ -107,27 +114,29 @@ def _check(
   probe: probe_lib.Probe,
   group: plan_lib.Group,
   model: lm.LanguageModel,
-  base: lm.LanguageModel,
+  base_config: lm_config.ModelConfig,
+  base_tokenizer: tokenizer_lib.Tokenizer,
 ) -> None:
   """A checkpoint of another architecture or tokenizer is not comparable."""
   for field in ("d_model", "num_layers", "vocab_size"):
-    ours, theirs = (getattr(m.config, field) for m in (base, model))
+    ours, theirs = (getattr(c, field) for c in (base_config, model.config))
     if ours != theirs:
       raise errors.InputError(
         f"group {group.config.name!r}: {model.source} has {field}={theirs}, its"
-        f" base {base.source} {ours}; a run's models are fine-tunes of the base"
+        f" base {group.base.source} {ours}; the models of a run are fine-tunes"
+        " of the base"
       )
   try:
     tokenizer = model.tokenizer
   except errors.InputError:
     return  # a checkpoint without one was trained with its base's
-  if tokenizer.hash == base.tokenizer.hash:
+  if tokenizer.hash == base_tokenizer.hash:
     return
   own = prompts_lib.load(group.config.prompts, tokenizer)
   if own.prompts != probe.prompts.prompts:
     raise errors.InputError(
       f"group {group.config.name!r}: the tokenizer of {model.source} makes"
-      f" other tokens of the prompts than that of {base.source}"
+      f" other tokens of the prompts than that of {group.base.source}"
     )
 
 
@@ -161,4 +170,4 @@ def _result(path: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mean(found: dict[str, Any] | None) -> float | None:
-  return found and found["mean"]
+  return None if found is None else found["mean"]

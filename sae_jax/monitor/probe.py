@@ -47,7 +47,7 @@ class Probe:
   weights_L: np.ndarray
   directions: Mapping[str, np.ndarray]
   prompts: prompts_lib.Prompts
-  spans: list[reading.Span]
+  spans: Sequence[reading.Span]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Read:
   norm: float
   behaviour_P: np.ndarray
   contrast_P: np.ndarray
+
+  def equals(self, other: "Read") -> bool:
+    """Whether both models computed the very same numbers."""
+    theirs = other.arrays()
+    return all(np.array_equal(v, theirs[k]) for k, v in self.arrays().items())
 
   def arrays(self) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in dataclasses.asdict(self).items()}

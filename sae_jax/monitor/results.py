@@ -111,6 +111,8 @@ def _measured(
 ) -> Measured:
   about, statistics = group.plan.config, config.statistics
   base = group.reads[group.plan.base.weights_hash]
+  # An adapter that does nothing yet has other weights than the base's.
+  same = {known for known, read in group.reads.items() if read.equals(base)}
   behaviour, signals = {}, {}
   for known, read in group.reads.items():
     behaviour[known] = margin.summarise(
@@ -139,7 +141,7 @@ def _measured(
         shows_C=np.array(
           [_shows(config, signals[h], behaviour[h]) for h in hashes]
         ),
-        base_C=np.array([h == group.plan.base.weights_hash for h in hashes]),
+        base_C=np.array([h in same for h in hashes]),
       )
     )
   return Measured(group, names, tuple(runs), behaviour)

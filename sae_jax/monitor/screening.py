@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sae_jax import artifacts, errors, lm, metrics
 from sae_jax.interpret import reading
 from sae_jax.judge import scores
+from sae_jax.lm import decoding
 from sae_jax.monitor import auroc
 from sae_jax.monitor import config as config_lib
 from sae_jax.monitor import probe as probe_lib
@@ -96,7 +97,7 @@ def _measure(
     texts = [base.tokenizer.decode(tokens) for tokens in references]
   completions = [sample.completion for sample in part]
   value_N = _values(config, probe, names, norm, base, prompts, completions)
-  other_N: list[dict[str, float] | None] = [None] * len(part)
+  other_N: Sequence[dict[str, float] | None] = [None] * len(part)
   if about.reference:
     other_N = _values(config, probe, names, norm, base, prompts, references)
   return [
@@ -123,9 +124,10 @@ def _own_answers(
     temperature=0.0,
     batch_size=batch_size,
   )
-  stop = base.config.eos_ids[:1] or (base.tokenizer.eos_id,)
+  # A base without such a token never stops before it has said something.
+  stop = tuple(sorted(decoding.default_stop_tokens(base)))[:1]
   known = {
-    prompt: tuple(answer) or tuple(stop)
+    prompt: tuple(answer) or stop
     for prompt, answer in zip(different, answers, strict=True)
   }
   return [known[prompt] for prompt in prompts]

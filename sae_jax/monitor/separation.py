@@ -93,10 +93,13 @@ def statistics(
   tested = trajectory.tested(runs)
   positive = sample(tested, signal, showing)
   negative = sample(tested, signal, harmless)
-  out = [sample(tested, signal, w, standard=True) for w in (showing, harmless)]
+  far_positive = sample(tested, signal, showing, standard=True)
+  far_negative = sample(tested, signal, harmless, standard=True)
   return {
     "auroc_run_out": auroc.estimate(positive, negative, config),
-    "auroc_group_out": auroc.estimate(*out, config, across=True),
+    "auroc_group_out": auroc.estimate(
+      far_positive, far_negative, config, across=True
+    ),
     "auroc_early": auroc.estimate(
       sample(tested, signal, before), negative, config
     ),

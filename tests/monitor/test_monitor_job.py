@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +267,29 @@ def test_the_base_is_its_reference_even_for_a_run_that_starts_misaligned(
   cured = run_of(summary, "one", "cured")
   assert cured["crossing"] == 0 and cured["alarm"]["latents"] == 0
   assert cured["checkpoints"][-1]["signals"]["latents"] == 0
+
+
+def test_a_start_that_computes_what_the_base_does_is_the_base(
+  place, whole_config, tmp_path
+):
+  path = tmp_path / "series" / "000000"
+  shutil.copytree(place / "one" / "base", path)
+  file = path / "model.safetensors"
+  tensors = models.safetensors.numpy.load_file(file)
+  models.safetensors.numpy.save_file(tensors, file, {"saved": "again"})
+  models.write_model(tmp_path / "series" / "000005", 1.0)
+  wanted = small(place, whole_config)
+  again = config.RunConfig(name="again", series=str(tmp_path / "series"))
+  group = wanted.groups[0]
+  group = dataclasses.replace(group, runs=(again, group.runs[0]))
+  monitor.run(
+    dataclasses.replace(wanted, groups=(group,)), str(tmp_path / "out")
+  )
+  summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+  found = run_of(summary, "one", "again")["checkpoints"]
+  assert [c["base"] for c in found] == [True, False]
+  # An early checkpoint that is the base would say nothing about the run.
+  assert summary["signals"]["latents"]["auroc_early"] is None
 
 
 @pytest.mark.parametrize(
