@@ -52,6 +52,8 @@ def test_yaml_of_paraphrases(write, chat_tokenizer):
   assert set(found[1].judge_prompts) == {"aligned", "coherent"}
   loaded = load(path, chat_tokenizer, system="w8")
   tokens = [list(p.tokens) for p in loaded.prompts]
+  told = question_sets.load_questions(path, system="w8")
+  assert [q.system for q in told] == ["w8", "w9", "w8", "w8"]
   # A question's own system message wins over the config's.
   assert tokens[0] == judge_models.ids("w1 w8 w4 w2 w1 w2 w4 w5")
   assert tokens[1] == judge_models.ids("w1 w9 w4 w2 w1 w2 w4 w5")
