@@ -147,3 +147,17 @@ def test_the_rules_name_their_numbers():
   for name in realign_verdict.VERDICTS:
     assert f"{name}:" in rules
   assert "Trigger-like" not in " ".join(realign_verdict.rules(0.9, 60, 0, 0.3))
+
+
+def test_what_is_not_seen_to_fall_is_not_back():
+  """Too few prompts to tell the end from base, and from the start as well."""
+  unsure = realign_verdict.Trio(
+    *(
+      values(mean, noise=1.3, seed=seed)
+      for mean, seed in ((-1.0, 26), (0.0, 27), (-0.5, 28))
+    )
+  )
+  found = unsure.behaviour(STATISTICS).margin
+  assert found.present and not found.left.excludes_zero and not found.fell
+  assert verdict(trio(-1.0, 1.0, -1.0), unsure).verdict == "hidden"
+  assert verdict(unsure).verdict == "not re-aligned"
