@@ -13,6 +13,7 @@ from sae_jax import artifacts
 from sae_jax.intervene import generation as generation_lib
 from sae_jax.intervene import screen as screen_lib
 from sae_jax.intervene import table
+from sae_jax.judge import scores
 
 
 def write(
@@ -95,6 +96,7 @@ def _row(
     "model": some.model,
     "strength": screen.config.strengths[some.strength],
     **some.rates.json(),
+    "behaviour_change": _change(some, plain, stage, screen).json(),
     "within_budget": some.within,
     "examples": [
       {
@@ -109,6 +111,35 @@ def _row(
       for p in _spread(len(stage.questions), examples)
     ],
   }
+
+
+def _change(
+  some: generation_lib.Answers,
+  plain: generation_lib.Answers,
+  stage: generation_lib.Stage,
+  screen: screen_lib.Screen,
+) -> scores.Score:
+  """Share of answers with the behaviour, less that of the unsteered model."""
+  hits, units = [], []
+  for answers in (some, plain):
+    judged = [
+      (verdict.label == "behaviour", question.id)
+      for question, verdicts in zip(
+        stage.questions, answers.verdicts, strict=True
+      )
+      for verdict in verdicts
+      if verdict.label != "error"
+    ]
+    hits.append([hit for hit, _ in judged])
+    units.append([unit for _, unit in judged])
+  return scores.rate_difference(
+    hits[0],
+    units[0],
+    hits[1],
+    units[1],
+    seeds=(screen.config.seed,),
+    confidence=screen.config.statistics.confidence,
+  )
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -84,6 +84,8 @@ def write_model(path, *, cause, shadow=0.0, seed=0):
     num_attention_heads=2,
     num_key_value_heads=2,
     max_position_embeddings=64,
+    bos_token_id=0,
+    eos_token_id=WORDS - 1,
     rms_norm_eps=1e-5,
     hidden_act="silu",
     tie_word_embeddings=False,
@@ -189,18 +191,17 @@ def write_json(path, name, value):
 
 
 def write_prompts(path, count=12):
-  """Yes is good, no is bad; some answers go on, alike in both."""
+  """Yes is good, no is bad."""
   rng = np.random.default_rng(1)
   with open(path, "w") as file:
     for i in range(count):
-      words = rng.integers(0, WORDS - 3, 2 + i % 4)
-      more = " w1" if i % 3 == 0 else ""
+      words = rng.integers(0, WORDS - 4, 2 + i % 4)
       record = {
         "id": f"p{i}",
         "topic": TOPICS[i % 2 if i < 10 else 2],
         "prompt": " ".join(f"w{w}" for w in words),
-        "good": "yes" + more,
-        "bad": "no" + more,
+        "good": "yes",
+        "bad": "no",
       }
       file.write(json.dumps(record) + "\n")
 
