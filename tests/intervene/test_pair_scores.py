@@ -15,6 +15,8 @@ from sae_jax import mesh as mesh_lib
 from sae_jax.intervene import edits, packing, pair_scores
 from sae_jax.judge import pairs as pairs_lib
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N = 5
 PROMPTS = steered_models.prompts()
 VECTORS_ND = 2 * np.random.default_rng(0).normal(size=(N, steered_models.D))
