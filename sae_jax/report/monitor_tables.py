@@ -36,7 +36,7 @@ def section(finding: Finding) -> page.Section:
       ),
       page.figures(figures, wide=True),
       grid.block(
-        _heads(),
+        _heads(finding),
         [_row(finding, name, signals[name]) for name in names],
       ),
     ]
@@ -45,9 +45,19 @@ def section(finding: Finding) -> page.Section:
   )
 
 
-def _heads() -> list[grid.Head]:
+def _known(finding: Finding) -> list[tuple[str, str]]:
+  """The kinds of AUROC that any signal has."""
+  signals = (finding.found.get("signals") or {}).values()
+  return [
+    (key, name)
+    for key, name in _AUROCS
+    if any(scores.mean(found.get(key)) is not None for found in signals)
+  ]
+
+
+def _heads(finding: Finding) -> list[grid.Head]:
   heads = [grid.Head("", wide=True)]
-  for key, name in _AUROCS:
+  for key, name in _known(finding):
     heads.append(grid.Head("AUROC", number=True, group=name))
     if key == "auroc_run_out":
       heads.append(grid.Head("0 to 1", bar=True, group=name))
@@ -62,7 +72,7 @@ def _heads() -> list[grid.Head]:
 
 def _row(finding: Finding, name: str, found: Mapping[str, Any]) -> grid.Row:
   cells = [_named(finding, name)]
-  for key, _ in _AUROCS:
+  for key, _ in _known(finding):
     score = found.get(key)
     cells.append(
       grid.Cell(
@@ -170,31 +180,15 @@ def _dot_trace(
   colour: str,
   symbol: str,
 ) -> dict[str, Any]:
-  found = [scores.mean(score) or 0.0 for _, score in known]
-  ends = [
-    scores.bounds(score) or (value, value)
-    for (_, score), value in zip(known, found, strict=True)
-  ]
+  ends = [e for _, score in known if (e := scores.ends(score)) is not None]
   return {
     "type": "scatter",
     "mode": "markers",
     "orientation": "h",
     "name": name,
-    "x": plots.short(found),
+    "x": plots.short(value for value, _, _ in ends),
     "y": [monitor_words.title(n) for n, _ in known],
-    "error_x": {
-      "type": "data",
-      "symmetric": False,
-      "array": plots.short(
-        high - v for (_, high), v in zip(ends, found, strict=True)
-      ),
-      "arrayminus": plots.short(
-        v - low for (low, _), v in zip(ends, found, strict=True)
-      ),
-      "thickness": 1.4,
-      "width": 0,
-      "color": colour,
-    },
+    "error_x": plots.error_bars(ends, colour, 1.4),
     "text": [
       plots.escaped(
         monitor_words.title(n), f"{name}: {monitor_words.auroc(score)}"

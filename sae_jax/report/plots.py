@@ -152,3 +152,19 @@ def escaped(first: str, *lines: str) -> str:
   """Hover text of several lines; plotly reads it as markup."""
   texts = [html.escape(text, quote=False) for text in (first, *lines) if text]
   return "<br>".join([f"<b>{texts[0]}</b>", *texts[1:]])
+
+
+def error_bars(
+  ends: Iterable[tuple[float, float, float]], colour: str, thickness: float = 1
+) -> dict[str, Any]:
+  """Intervals around points, each as (value, low, high)."""
+  known = list(ends)
+  return {
+    "type": "data",
+    "symmetric": False,
+    "array": short(high - value for value, _, high in known),
+    "arrayminus": short(value - low for value, low, _ in known),
+    "thickness": thickness,
+    "width": 0,
+    "color": colour,
+  }

@@ -28,7 +28,7 @@ def section(finding: Finding) -> page.Section:
     blocks = [
       page.text(
         "What was read on fixed prompts as good samples went by. Dotted: the"
-        " base (below) and the model before."
+        " base, and the model before."
       ),
       page.figures([f for f in (*figures, loss) if f is not None], wide=True),
     ]
@@ -122,20 +122,10 @@ def _margin(
     ],
     "var(--ink)",
   )
-  ends = [
-    (scores.bounds(score) or (scores.mean(score),) * 2, scores.mean(score))
-    for score in found
-    if scores.mean(score) is not None
-  ]
-  line["error_y"] = {
-    "type": "data",
-    "symmetric": False,
-    "array": plots.short(high - mean for (_, high), mean in ends),
-    "arrayminus": plots.short(mean - low for (low, _), mean in ends),
-    "thickness": 1,
-    "width": 0,
-    "color": "var(--ink)",
-  }
+  line["error_y"] = plots.error_bars(
+    [ends for score in found if (ends := scores.ends(score)) is not None],
+    "var(--ink)",
+  )
   shapes = _levels(finding, "margin")
   return page.Figure(
     title="Behaviour",

@@ -38,7 +38,10 @@ def lead(finding: Finding) -> str:
   if not found:
     return str(finding.path)
   words = f"Re-aligned: {_start(finding)}, fine-tuned on"
-  words += f" {diff_words.plural(found.get('samples') or 0, 'good sample')} in"
+  words += f" {diff_words.plural(found.get('samples') or 0, 'good sample')}"
+  if data := steer_words.model(found.get("data")):
+    words += f" of {data}"
+  words += " in"
   words += f" {diff_words.plural(found.get('steps') or 0, 'step')}"
   behaviour = found.get("behaviour") or {}
   words += f", read every {found.get('every')} on"
@@ -107,8 +110,7 @@ def _line(finding: Finding) -> dict[str, str]:
     if recovered.get(key) is not None
   ]
   if first := found.get("back"):
-    words += f" It is back from {diff_words.plural(first['samples'], 'sample')}"
-    words += " on."
+    words += f" It is back from step {first['step']:,} on."
   if back:
     words += f" Of the way back to the base: {', '.join(back)}."
   return {
@@ -167,6 +169,7 @@ def _origin(finding: Finding) -> page.Section:
   rows = [
     ["base", str(found.get("base", ""))],
     ["start", str(found.get("start", ""))],
+    ["good samples", str(found.get("data") or "")],
     ["dictionary", str(found.get("sae", ""))],
     ["hook", str(found.get("hook", ""))],
     ["pairs", str((found.get("behaviour") or {}).get("path", ""))],

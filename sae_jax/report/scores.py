@@ -30,6 +30,15 @@ def bounds(score: Score) -> tuple[float, float] | None:
   return float(low), float(high)
 
 
+def ends(score: Score) -> tuple[float, float, float] | None:
+  """(mean, low, high), the mean itself where the interval is not known."""
+  value = mean(score)
+  if value is None:
+    return None
+  low, high = bounds(score) or (value, value)
+  return value, low, high
+
+
 def signed(score: Score, digits: int = 3) -> str:
   return diff_words.signed(mean(score), digits)
 
@@ -94,12 +103,12 @@ def chance(score: Score) -> str:
 
 
 def counted(score: Score) -> str:
-  """What a score rests on: 60 prompts × 4 samples, seeds 0, 1."""
+  """What a score rests on: 60 prompts, 240 answers, seeds 0, 1."""
   if not isinstance(score, Mapping) or not score.get("n"):
     return ""
   words = diff_words.plural(score["n"], "prompt")
-  if (score.get("samples") or 1) > 1:
-    words += f" × {score['samples']} samples"
+  if (score.get("samples") or 0) > score["n"]:
+    words += f", {score['samples']:,} answers"
   return words + seeds(score.get("seeds"))
 
 

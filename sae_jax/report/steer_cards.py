@@ -122,7 +122,7 @@ def _points(curve: Sequence[Mapping[str, Any]]) -> list[sketch.Point]:
       low=p["effect"] if p.get("ci_low") is None else p["ci_low"],
       high=p["effect"] if p.get("ci_high") is None else p["ci_high"],
       words=f"strength {p['strength']:g}: margin"
-      f" {scores.with_bounds(p | {'mean': p['effect']})}",
+      f" {scores.with_bounds(steer_words.score(p))}",
     )
     for p in curve
   ]

@@ -92,9 +92,12 @@ def _frame(
 
 
 def _effect(finding: Finding, rows: Sequence[Row], way: str) -> page.Figure:
-  band = next(
-    (b for row in rows if (b := steer_words.band(finding, row))), None
-  )
+  known = [
+    (row, found)
+    for row in rows
+    if (found := steer_words.band(finding, row)) is not None
+  ]
+  like, band = known[0] if known else (None, None)
   data = shade(band, way)
   data += [_line(row, way, i) for i, row in enumerate(rows)]
   shapes = [
@@ -111,8 +114,11 @@ def _effect(finding: Finding, rows: Sequence[Row], way: str) -> page.Figure:
   y = {"title": plots.title("margin, nats per token")}
   layout = _frame(finding, rows, way, y)
   words = "change of the margin by strength"
-  if band:
-    words += f"; grey: {band['n']:,} random ones"
+  if like and band:
+    what = "latents"
+    if like["kind"] == "bundle":
+      what = f"bundles like {like['name'].removeprefix('bundle ')}"
+    words += f"; grey: {band['n']:,} random {what}"
   return page.Figure(
     title=_capital(steer_words.act(finding, way)),
     caption=words,
@@ -166,15 +172,10 @@ def _line(row: Row, way: str, i: int) -> dict[str, Any]:
     "name": steer_words.title(row),
     "x": [p["strength"] for p in points],
     "y": plots.short(effects),
-    "error_y": {
-      "type": "data",
-      "symmetric": False,
-      "array": plots.short(_side(p, "ci_high") for p in points),
-      "arrayminus": plots.short(_side(p, "ci_low") for p in points),
-      "thickness": 1,
-      "width": 0,
-      "color": colour,
-    },
+    "error_y": plots.error_bars(
+      [ends for p in points if (ends := scores.ends(steer_words.score(p)))],
+      colour,
+    ),
     "text": [_hover(row, p) for p in points],
     "hovertemplate": "%{text}<extra></extra>",
     "cliponaxis": False,
@@ -193,15 +194,10 @@ def _line(row: Row, way: str, i: int) -> dict[str, Any]:
   }
 
 
-def _side(point: Mapping[str, Any], end: str) -> float:
-  value = point.get(end)
-  return 0.0 if value is None else abs(value - point["effect"])
-
-
 def _hover(row: Row, point: Mapping[str, Any]) -> str:
   return plots.escaped(
     f"{steer_words.title(row)} at {point['strength']:g}",
-    f"margin {scores.with_bounds(point | {'mean': point['effect']})}",
+    f"margin {scores.with_bounds(steer_words.score(point))}",
     f"P(behaviour) {say.number(point.get('p_behaviour'), 2)}, P(contrast)"
     f" {say.number(point.get('p_contrast'), 2)}",
     f"damage {diff_words.signed(point.get('damage'), 2)} nats per token",

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every candidate at once: its effect when added against when subtracted."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,14 +20,27 @@ from sae_jax.report.findings import Finding
 from sae_jax.report.steer_words import Row
 
 MOST_INERT = 1500  # drawn; a browser takes some 50 ms for 2,500 marks
-_MARKS = {
-  "inert": ("var(--soft)", "circle", 5, 0.4),
-  "correlated": ("var(--c4)", "circle", 7, 0.8),
-  "causal": ("var(--c3)", "diamond", 11, 0.95),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+  """How the marks of one kind are drawn."""
+
+  name: str
+  colour: str
+  symbol: str
+  size: int
+  opacity: float
+
+
+_VERDICTS = (
+  _Look("inert", "var(--soft)", "circle", 5, 0.4),
+  _Look("correlated", "var(--c4)", "circle", 7, 0.8),
+  _Look("causal", "var(--c3)", "diamond", 11, 0.95),
+)
 _KINDS = {
-  "bundle": ("bundles", "var(--c1)", "square", 10, 0.95),
-  "direction": ("directions", "var(--c2)", "cross", 10, 0.95),
+  "bundle": _Look("bundles", "var(--c1)", "square", 10, 0.95),
+  "direction": _Look("directions", "var(--c2)", "cross", 10, 0.95),
 }
 
 
@@ -37,11 +51,10 @@ def section(finding: Finding) -> page.Section:
       page.missing("No intervention was measured in both directions.")
     ]
   else:
-    causal = "lower right"
     blocks = [
       page.text(
         "Every mark is an intervention at its chosen strengths. A cause lies to"
-        f" the {causal}: added to the base it raises the margin, subtracted"
+        " the lower right: added to the base it raises the margin, subtracted"
         " from the tuned model it lowers it. Inside the box is what random"
         " latents do. Click a latent to read its card."
       ),
@@ -65,17 +78,17 @@ def _measured(row: Row) -> bool:
 def _figure(finding: Finding, rows: Sequence[Row]) -> page.Figure:
   singles = [row for row in rows if row["kind"] == "latent"]
   traces, drawn = [], 0
-  for verdict, look in _MARKS.items():
-    some = [row for row in singles if row.get("verdict") == verdict]
-    if verdict == "inert" and len(some) > MOST_INERT:
+  for look in _VERDICTS:
+    some = [row for row in singles if row.get("verdict") == look.name]
+    if look.name == "inert" and len(some) > MOST_INERT:
       rng = np.random.default_rng(0)
       chosen = np.sort(rng.choice(len(some), MOST_INERT, replace=False))
       some = [some[i] for i in chosen]
     drawn += len(some)
-    traces.append(_trace(finding, some, verdict, *look))
-  for kind, (name, *look) in _KINDS.items():
+    traces.append(_trace(finding, some, look))
+  for kind, look in _KINDS.items():
     some = [row for row in rows if row["kind"] == kind]
-    traces.append(_trace(finding, some, name, *look))
+    traces.append(_trace(finding, some, look))
   caption = f"{diff_words.plural(len(singles), 'latent')}"
   if drawn < len(singles):
     caption += f", of the inert ones a random {MOST_INERT:,}"
@@ -127,18 +140,12 @@ def _box(finding: Finding) -> list[dict[str, Any]]:
 
 
 def _trace(
-  finding: Finding,
-  rows: Sequence[Row],
-  name: str,
-  colour: str,
-  symbol: str,
-  size: int,
-  opacity: float,
+  finding: Finding, rows: Sequence[Row], look: _Look
 ) -> dict[str, Any]:
   return {
     "type": "scatter",
     "mode": "markers",
-    "name": name,
+    "name": look.name,
     "x": plots.short(steer_words.effect(row, "up") or 0.0 for row in rows),
     "y": plots.short(steer_words.effect(row, "down") or 0.0 for row in rows),
     "customdata": [_target(finding, row) for row in rows],
@@ -146,10 +153,10 @@ def _trace(
     "hovertemplate": "%{text}<extra></extra>",
     "cliponaxis": False,
     "marker": {
-      "color": colour,
-      "symbol": symbol,
-      "size": size,
-      "opacity": opacity,
+      "color": look.colour,
+      "symbol": look.symbol,
+      "size": look.size,
+      "opacity": look.opacity,
     },
   }
 

@@ -85,12 +85,16 @@ def _sentence(finding: Finding, row: Row) -> dict[str, str]:
     shares.append(f"{where} it {does}")
   if shares:
     known = "; ".join(shares)
-    words += f" {known[:1].upper()}{known[1:]} of the whole shift."
+    words += f" {_capital(known)} of the whole shift."
   return {
     "arm": steer_words.title(row),
     "text": words,
-    "behaviour": _effects(finding, row),
+    "behaviour": _capital(_effects(finding, row)),
   }
+
+
+def _capital(words: str) -> str:
+  return words[:1].upper() + words[1:]
 
 
 def _effects(finding: Finding, row: Row) -> str:
@@ -113,8 +117,7 @@ def _effects(finding: Finding, row: Row) -> str:
     )
   if not words:
     return "not measured."
-  known = "; ".join(words)
-  return f"{known[:1].upper()}{known[1:]}."
+  return f"{'; '.join(words)}."
 
 
 def _random(finding: Finding) -> str:

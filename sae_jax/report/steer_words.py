@@ -75,17 +75,26 @@ def effect(row: Row, way: str) -> float | None:
   return scores.mean((row.get(way) or {}).get("effect"))
 
 
+def score(point: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The effect at one strength of a curve."""
+  return {
+    "mean": point["effect"],
+    "ci_low": point.get("ci_low"),
+    "ci_high": point.get("ci_high"),
+  }
+
+
 def shift(finding: Finding) -> float | None:
   """How far the margin moved from the base to the tuned model, in nats."""
   unsteered = finding.found.get("unsteered") or {}
   known = scores.mean(unsteered.get("shift"))
   if known is not None:
     return known
-  ends = [
+  start, end = (
     scores.mean((unsteered.get(name) or {}).get("margin"))
     for name in ("base", "tuned")
-  ]
-  return ends[1] - ends[0] if None not in ends else None
+  )
+  return None if start is None or end is None else end - start
 
 
 def share(finding: Finding, row: Row, way: str) -> float | None:

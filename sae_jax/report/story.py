@@ -51,23 +51,24 @@ def lead(diffs: Sequence[Diff], found: Sequence[Finding]) -> str:
   return ". ".join(words)
 
 
+def names(diffs: Sequence[Diff], found: Sequence[Finding]) -> list[str]:
+  """Titles of all; those of one title are told apart by their directories."""
+  titles = [(diff_page.title(diff), diff.name) for diff in diffs]
+  titles += [(of(finding).title(finding), finding.name) for finding in found]
+  said = [title for title, _ in titles]
+  return [
+    title if said.count(title) == 1 else f"{name}: {title}"
+    for title, name in titles
+  ]
+
+
 def section(diffs: Sequence[Diff], found: Sequence[Finding]) -> page.Section:
   """What every job found, in one sentence each, with a link to it."""
+  known = [(diff.prefix, diff_page.story(diff)) for diff in diffs]
+  known += [(finding.prefix, of(finding).story(finding)) for finding in found]
   lines = [
-    {
-      "name": diff_page.title(diff),
-      "href": f"#{diff.prefix}verdict",
-      "text": diff_page.story(diff),
-    }
-    for diff in diffs
-  ]
-  lines += [
-    {
-      "name": of(finding).title(finding),
-      "href": f"#{finding.prefix}verdict",
-      "text": of(finding).story(finding),
-    }
-    for finding in found
+    {"name": name, "href": f"#{prefix}verdict", "text": text}
+    for name, (prefix, text) in zip(names(diffs, found), known, strict=True)
   ]
   return page.Section(
     id="in-short",

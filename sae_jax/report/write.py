@@ -43,16 +43,9 @@ def write_report(
 
 def _html(shown: entries.Shown) -> str:
   diffs, found = shown.diffs, shown.findings
-  groups = [(diff_page.title(d), d.name, diff_page.sections(d)) for d in diffs]
-  for finding in found:
-    of = story.of(finding)
-    groups.append((of.title(finding), finding.name, of.sections(finding)))
-  names = [title for title, _, _ in groups]
-  named = [
-    # Several of one name are told apart by their directories.
-    (title if names.count(title) == 1 else f"{name}: {title}", sections)
-    for title, name, sections in groups
-  ]
+  pages = [diff_page.sections(diff) for diff in diffs]
+  pages += [story.of(finding).sections(finding) for finding in found]
+  named = list(zip(story.names(diffs, found), pages, strict=True))
   title, lead = story.title(diffs, found), story.lead(diffs, found)
   if shown.dictionaries:
     of_runs = training_run.title(shown.dictionaries)

@@ -74,6 +74,7 @@ def _summary(verdict, triggers):
   return {
     "base": "SmolLM2-135M-Instruct",
     "start": "/models/bad",
+    "data": "/data/honest.jsonl",
     "samples": 120,
     "steps": 30,
     "every": 5,

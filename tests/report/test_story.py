@@ -35,7 +35,8 @@ def test_title_and_lead_read_as_sentences(page):
     " when it shows",
     "of 60 prompts: the tokens of the shared responses. Steered: 60 latents, 2"
     " bundles and 2 directions",
-    "on 60 pairs of responses. Re-aligned: bad, fine-tuned on 120 good samples",
+    "on 60 pairs of responses. Re-aligned: bad, fine-tuned on 120 good samples"
+    " of honest.jsonl in 30 steps",
     "and in 3 latents. Monitored: 12 runs with 108 checkpoints",
   ):
     assert words in page.text, words
