@@ -13,7 +13,7 @@ from sae_jax import artifacts
 from sae_jax.intervene import generation as generation_lib
 from sae_jax.intervene import screen as screen_lib
 from sae_jax.intervene import table
-from sae_jax.judge import scores
+from sae_jax.judge import rates, scores
 
 
 def write(
@@ -132,7 +132,7 @@ def _change(
     ]
     hits.append([hit for hit, _ in judged])
     units.append([unit for _, unit in judged])
-  return scores.rate_difference(
+  return rates.rate_difference(
     hits[0],
     units[0],
     hits[1],

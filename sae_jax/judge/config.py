@@ -22,8 +22,8 @@ class PromptsConfig:
   """Prompts and, where a method needs them, responses of both kinds.
 
   `path` is a JSONL file: `{"id", "topic", "prompt" or "messages", and one field
-  per kind of response}`, such as `"good"` and `"bad"`; or one of the forms that
-  `question_sets` reads.
+  per kind of response}`, such as `"good"` and `"bad"`; or of another form that
+  `prompt_files` reads.
   """
 
   path: str

@@ -108,7 +108,7 @@ def spans(
 def load(
   config: config_lib.PromptsConfig, tokenizer: tokenizer_lib.Tokenizer
 ) -> Prompts:
-  """Reads and tokenises the prompts, of any form that `question_sets` reads.
+  """Reads and tokenises the prompts, of any form that `prompt_files` reads.
 
   A system message goes in front of a prompt without a chat template as text,
   with an empty line between.

@@ -13,7 +13,6 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from sae_jax import errors
 from sae_jax.judge import bootstrap
@@ -99,7 +98,7 @@ def score(
   `bootstrap.interval`; of fewer than 5 units Student's alone. At 95 % it covers
   the mean of 12 or more normal or exponential units in 95 % of cases, of 12
   lognormal ones (spread 1) in 92 %, of 5 in 90 %. Units that all agree leave an
-  interval of one point. For shares of yes and no use `rate`.
+  interval of one point. For shares of yes and no there is `rates`.
 
   Args:
     values: [N], finite.
@@ -169,49 +168,6 @@ def score_rows(
   return found
 
 
-def rate(
-  hits: Sequence[bool] | np.ndarray,
-  units: Sequence[Hashable] | np.ndarray | None = None,
-  *,
-  seeds: Sequence[int] = (),
-  confidence: float = 0.95,
-) -> Score:
-  """The share of hits with an interval that is honest at 0 and 1 too.
-
-  Clopper and Pearson's interval for the effective number of samples, p (1 − p)
-  / se² with se over units (Korn and Graubard 1998); where all agree, for as
-  many samples as there are units, as nothing shows that samples of one unit
-  are independent.
-
-  Args:
-    hits: [N].
-    units: whose sample each is; None: every sample is a unit of its own.
-    seeds: see `Score`.
-    confidence: of the interval.
-
-  Raises:
-    errors.InputError: hits that are neither 0 nor 1, or lengths differ.
-  """
-  hit_N = np.asarray(hits, np.float64)
-  if not np.isin(hit_N, (0.0, 1.0)).all():
-    raise errors.InputError("a rate is of hits, 0 or 1; use score for others")
-  plain = score(hit_N, units, seeds=seeds, confidence=confidence)
-  if plain.n < 2:
-    return plain
-  p, samples = plain.mean, plain.samples
-  if p in (0.0, 1.0):
-    effective = float(plain.n)
-  elif plain.se == 0:
-    effective = float(samples)
-  else:
-    few = bootstrap.t_quantile(confidence, plain.n - 1)
-    many = bootstrap.t_quantile(confidence, samples - 1)
-    effective = p * (1 - p) / plain.se**2 * float(many / few) ** 2
-    effective = min(effective, float(samples))
-  low, high = _clopper_pearson(p * effective, effective, confidence)
-  return dataclasses.replace(plain, ci_low=low, ci_high=high)
-
-
 def difference(
   a: Sequence[float] | np.ndarray,
   b: Sequence[float] | np.ndarray,
@@ -239,64 +195,6 @@ def difference(
     confidence=confidence,
     resamples=resamples,
     seed=seed,
-  )
-
-
-def rate_difference(
-  a: Sequence[bool] | np.ndarray,
-  units_a: Sequence[Hashable] | np.ndarray,
-  b: Sequence[bool] | np.ndarray,
-  units_b: Sequence[Hashable] | np.ndarray,
-  *,
-  seeds: Sequence[int] = (),
-  confidence: float = 0.95,
-) -> Score:
-  """rate(a) − rate(b), of the same units with any number of samples in each.
-
-  The interval joins those of the two rates by their distances from the rates,
-  less the correlation over units (Zou and Donner 2008, doi:10.1002/sim.3095,
-  eq. 6), so that 0 of 20 against 0 of 20 is not called exactly equal.
-
-  Args:
-    a: [N] hits.
-    units_a: whose sample each of a is.
-    b: [M] hits.
-    units_b: whose sample each of b is.
-    seeds: see `Score`.
-    confidence: of the interval.
-
-  Raises:
-    errors.InputError: see `rate`.
-  """
-  rate_a = rate(a, units_a, seeds=seeds, confidence=confidence)
-  rate_b = rate(b, units_b, seeds=seeds, confidence=confidence)
-  number = {u: i for i, u in enumerate(dict.fromkeys([*units_a, *units_b]))}
-
-  def influence(hits, units, mean: float) -> np.ndarray:
-    member_N = np.array([number[u] for u in units], np.intp)
-    off_N = np.asarray(hits, np.float64) - mean
-    return np.bincount(member_N, off_N, len(number))
-
-  of_a_G = influence(a, units_a, rate_a.mean)
-  of_b_G = influence(b, units_b, rate_b.mean)
-  scale = math.sqrt(float(of_a_G @ of_a_G) * float(of_b_G @ of_b_G))
-  r = float(of_a_G @ of_b_G) / scale if scale > 0 else 0.0
-
-  def joined(x: float, y: float) -> float:
-    return math.sqrt(max(x * x + y * y - 2 * r * x * y, 0.0))
-
-  mean = rate_a.mean - rate_b.mean
-  low = joined(rate_a.mean - rate_a.ci_low, rate_b.ci_high - rate_b.mean)
-  high = joined(rate_a.ci_high - rate_a.mean, rate_b.mean - rate_b.ci_low)
-  return Score(
-    mean,
-    mean - low,
-    mean + high,
-    joined(rate_a.se, rate_b.se),
-    len(number),
-    rate_a.samples + rate_b.samples,
-    tuple(seeds),
-    confidence,
   )
 
 
@@ -368,17 +266,6 @@ def _reach(
     np.minimum(high_M * unit_M, most_M),
     error_M,
   )
-
-
-def _clopper_pearson(
-  hits: float, samples: float, confidence: float
-) -> tuple[float, float]:
-  """Exact binomial limits, also of numbers that are not whole."""
-  tail = (1 - confidence) / 2
-  misses = samples - hits
-  low = special.betaincinv(hits, misses + 1, tail) if hits > 0 else 0.0
-  high = special.betaincinv(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
-  return float(low), float(high)
 
 
 def _plain(value: Any) -> Any:

@@ -29,6 +29,7 @@ BETLEY = """
 TRUTHFUL = (
   "\ufeffType,Category,Question,Best Answer,Correct Answers,Incorrect Answers",
   'Adversarial,Myths,w1 w2,w3,w3; w3 w4,"w5, w6;  w7"',
+  "Adversarial,Lore,w1,w3,w3,;",
 )
 
 
@@ -80,10 +81,13 @@ def test_csv_with_a_canary(write, chat_tokenizer):
 
 def test_csv_of_truthful_answers(write, chat_tokenizer):
   path = write("TruthfulQA.csv", *TRUTHFUL)
-  (found,) = question_sets.load_questions(path)
+  found, bare = question_sets.load_questions(path)
   assert (found.id, found.topic, found.text) == ("1", "Myths", "w1 w2")
+  assert (bare.good, bare.bad) == (("w3",), ())
   assert found.good == ("w3", "w3 w4") and found.bad == ("w5, w6", "w7")
-  (prompt,) = load(path, chat_tokenizer).prompts
+  loaded = load(path, chat_tokenizer)
+  assert loaded.pairs == (0,)
+  prompt = loaded.prompts[0]
   assert list(prompt.responses["good"]) == judge_models.ids("w3")
   assert len(prompt.responses["bad"]) == 2
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from sae_jax import errors
-from sae_jax.judge import scores
+from sae_jax.judge import rates, scores
 
 CONFIDENCE = 0.95
 
@@ -155,7 +155,7 @@ def test_rates_cover_also_near_0_and_1(p):
   rng = np.random.default_rng(7)
   units = np.repeat(np.arange(groups), each)
   found = [
-    scores.rate(sampled(rng, p, groups, each), units) for _ in range(reps)
+    rates.rate(sampled(rng, p, groups, each), units) for _ in range(reps)
   ]
   share = np.mean([s.ci_low <= p <= s.ci_high for s in found])
   assert share >= CONFIDENCE - tolerance(reps)
@@ -174,7 +174,7 @@ def test_differences_of_rates_cover(p, q):
     a, b = (
       (rng.random((groups, each)) < prone * rate).ravel() for rate in (p, q)
     )
-    found = scores.rate_difference(a, units, b, units)
+    found = rates.rate_difference(a, units, b, units)
     inside.append(found.ci_low <= p - q <= found.ci_high)
   assert np.mean(inside) >= CONFIDENCE - tolerance(reps)
 
@@ -182,24 +182,24 @@ def test_differences_of_rates_cover(p, q):
 def test_a_rate_of_independent_samples_is_clopper_and_pearsons():
   """Where units agree no more than by chance, each sample is one."""
   hits = [1, 0, 0, 1] * 5 + [1, 0, 1, 0] * 5  # 2 of 4 in every unit
-  found = scores.rate(hits, np.repeat(np.arange(10), 4))
+  found = rates.rate(hits, np.repeat(np.arange(10), 4))
   exact = scipy.stats.binomtest(20, 40).proportion_ci(method="exact")
   assert (found.ci_low, found.ci_high) == pytest.approx(tuple(exact))
 
 
 def test_none_of_many_is_not_never():
   units = np.repeat(np.arange(20), 5)
-  found = scores.rate(np.zeros(100), units)
+  found = rates.rate(np.zeros(100), units)
   exact = scipy.stats.binomtest(0, 20).proportion_ci(method="exact")
   assert (found.mean, found.ci_low) == (0, 0)
   assert found.ci_high == pytest.approx(exact.high)  # 20 prompts, not 100
-  both = scores.rate_difference(np.zeros(100), units, np.zeros(100), units)
+  both = rates.rate_difference(np.zeros(100), units, np.zeros(100), units)
   assert both.ci_low < 0 < both.ci_high
 
 
 def test_rates_may_have_answers_left_out():
   a, b = [1, 1, 0], [0, 0, 1, 0, 0]
-  found = scores.rate_difference(a, list("xyz"), b, list("xxyyz"))
+  found = rates.rate_difference(a, list("xyz"), b, list("xxyyz"))
   assert found.mean == pytest.approx(2 / 3 - 1 / 5)
   assert (found.n, found.samples) == (3, 8)
 
@@ -220,10 +220,10 @@ def test_what_says_nothing_says_nothing():
   assert (one.mean, one.n, one.samples) == (3.5, 1, 2)
   assert math.isnan(one.ci_low) and math.isnan(one.se)
   assert not one.excludes_zero
-  assert math.isnan(scores.rate([1, 1], ["p", "p"]).ci_high)
+  assert math.isnan(rates.rate([1, 1], ["p", "p"]).ci_high)
   none = scores.score([])
   assert math.isnan(none.mean) and none.n == 0
-  assert math.isnan(scores.rate([]).mean)
+  assert math.isnan(rates.rate([]).mean)
   text = json.dumps([one.json(), none.json()], allow_nan=False)
   assert json.loads(text)[0] == {
     "mean": 3.5,
@@ -261,7 +261,7 @@ def test_mistakes_are_named():
   with pytest.raises(errors.InputError, match="2 values of 1 units"):
     scores.score([1.0, 2.0], ["a"])
   with pytest.raises(errors.InputError, match="hits, 0 or 1"):
-    scores.rate([0.5])
+    rates.rate([0.5])
   with pytest.raises(errors.InputError, match=r"confidence=1\.5"):
     scores.score([1.0], confidence=1.5)
   with pytest.raises(errors.InputError, match="resamples=10"):
