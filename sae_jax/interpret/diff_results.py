@@ -104,10 +104,7 @@ def columns(
   wanted = dict.fromkeys(("latent", "method", "arm", "dictionary", *names))
   groups = _groups(file.metadata, {"method": method, "arm": arm})
   table = file.read_row_groups(groups, columns=list(wanted))
-  is_part = pc.and_(
-    pc.equal(table["method"].cast(pa.string()), method),
-    pc.equal(table["arm"].cast(pa.string()), arm),
-  )
+  is_part = (pc.field("method") == method) & (pc.field("arm") == arm)
   table = table.filter(is_part)
   if not len(table):
     parts = ", ".join(f"{m}/{a}" for m, a in _parts(diff))
@@ -174,8 +171,7 @@ def _file(diff: Place, name: str) -> pathlib.Path:
     )
   if not (directory / "manifest.json").is_file():
     raise errors.InputError(
-      f"{directory} is a diff that is not finished; run sae-jax diff to its"
-      " end"
+      f"{directory} is a diff that is not finished; run sae-jax diff to its end"
     )
   return directory / name
 

@@ -103,7 +103,7 @@ class Stage:
     show: bool,
   ) -> None:
     """Args as of the screen; `replies` is where a chat model's are kept."""
-    self._screen, self._config = screen, config
+    self._screen, self.config = screen, config
     at_P = screen_lib.stratified(
       [prompt.topic for prompt in prompts.prompts], config.prompts
     )
@@ -134,7 +134,7 @@ class Stage:
           self._verdicts(model, judge, UNSTEERED, [texts])[0],
         )
         yield plain
-        most = plain.rates.incoherent.mean + self._config.incoherence
+        most = plain.rates.incoherent.mean + self.config.incoherence
         yield from self._steered(model, judge, list(wanted), most)
 
   def _steered(
@@ -142,7 +142,7 @@ class Stage:
   ) -> Iterator[Answers]:
     """Round by round: those that are too incoherent go on, weaker."""
     pending = [(target, target.first[model]) for target in wanted]
-    each = len(self.prompts) * self._config.samples
+    each = len(self.prompts) * self.config.samples
     size = max(1, _CHUNK_ANSWERS // each)
     number = 0
     while pending:
@@ -178,7 +178,7 @@ class Stage:
       return known
     self._check()
     loaded, changes = self._screen.load(model), make()
-    config = self._config
+    config = self.config
     total = changes.n * len(self.prompts) * config.samples
     with metrics.Progress(
       total, f"answers of {model}, {name}", show=self._show
@@ -234,7 +234,7 @@ class Stage:
   def _judge(self, model: str, unsteered: list[list[str]]) -> interface.Judge:
     """For rules, with the limits of what this model writes unsteered."""
     fluent = None
-    if self._config.judge.kind == "rules":
+    if self.config.judge.kind == "rules":
       fluent = fluency.fit(
         self._screen.load(model),
         {prompt.id: prompt.tokens for prompt in self.prompts},
@@ -245,7 +245,7 @@ class Stage:
         ],
         [text for said in unsteered for text in said],
       )
-    return choice.make(self._config.judge, cache=self._replies, fluency=fluent)
+    return choice.make(self.config.judge, cache=self._replies, fluency=fluent)
 
   def _answers(
     self, model, target, at, texts, verdicts, most: float = 0.0

@@ -63,7 +63,7 @@ def run(
     )
     generated = None
     if stage is not None:
-      answers = stage.run(generation.targets(verdicts, config.generation))
+      answers = stage.run(generation.targets(verdicts, stage.config))
       generated = samples.write(
         output.path / "samples.jsonl", stage, answers, screen, writer
       )

@@ -32,7 +32,8 @@ class Models:
   ) -> None:
     self._config, self._mesh = config, mesh
     self._d_model, self._hooks = d_model, hooks
-    self._name, self._model = "", None
+    self._name = ""
+    self._model: lm.LanguageModel | None = None
 
   def load(self, name: str) -> lm.LanguageModel:
     """The model called "base", "tuned" or "control".

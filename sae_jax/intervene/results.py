@@ -229,66 +229,6 @@ def write_table(
   return Verdicts(named + latents, random, counts, random_causal)
 
 
-def intervention(
-  results: Results, result: Result, strengths: Sequence[float]
-) -> dict[str, Any]:
-  """A result as it stands in summary.json."""
-  candidate = result.candidate
-  diff = None
-  if candidate.score is not None:
-    diff = {
-      "score": candidate.score,
-      "rank": candidate.rank,
-      "changed": candidate.changed,
-    }
-  return {
-    "name": candidate.name,
-    "kind": candidate.kind,
-    "latents": list(candidate.latents),
-    "weights": list(candidate.weights),
-    "sign": candidate.sign,
-    "diff": diff,
-    "verdict": result.verdict,
-    "ways": result.ways,
-    "why": result.why,
-    **{
-      way: _way(results, result, way, sign, strengths)
-      for way, _, sign in strength.WAYS
-    },
-  }
-
-
-def _way(results, result, way: str, sign: int, strengths) -> dict[str, Any]:
-  curve, passed = result.curves[way], result.passed[way]
-  return {
-    "strength": strengths[curve.chosen],
-    "effect": curve.effect.json(),
-    "share_of_shift": results.share(result, way, sign),
-    "z": passed.z,
-    "outside": passed.outside,
-    "p_behaviour": curve.p_behaviour.json(),
-    "p_contrast": curve.p_contrast.json(),
-    "p_behaviour_change": curve.gain.json(),
-    "damage": curve.damage,
-    "within_budget": curve.within,
-    "topics": curve.topics,
-    "curve": [
-      {
-        "strength": s,
-        "effect": effect.mean,
-        "ci_low": effect.json()["ci_low"],
-        "ci_high": effect.json()["ci_high"],
-        "p_behaviour": float(curve.p_behaviour_S[i]),
-        "p_contrast": float(curve.p_contrast_S[i]),
-        "damage": float(curve.damage_S[i]),
-      }
-      for i, (s, effect) in enumerate(
-        zip(strengths, curve.effects, strict=True)
-      )
-    ],
-  }
-
-
 def _write_rows(result: Result, writer: table.Writer, strengths, norms) -> None:
   candidate = result.candidate
   single = candidate.kind == "latent"

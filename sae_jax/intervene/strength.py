@@ -8,14 +8,14 @@ subtracted from the tuned model ("down") it should fall.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sae_jax.judge import scores
 
-Name = Literal["up", "down"]
-WAYS: tuple[tuple[Name, str, int], ...] = (
+# Name, model, and the sign that the effect should have.
+WAYS: tuple[tuple[str, str, int], ...] = (
   ("up", "base", 1),
   ("down", "tuned", -1),
 )
