@@ -8,16 +8,23 @@
 #
 #   --out   where everything goes                 (runs/persona)
 #   --seed  of the organism's facts and weights   (0)
+#   --full  instead: several seeds, and what the latents do, what cures it and
+#           whether it shows early; see launch/persona_full.sh
 #
 # Run it again to resume, or to see the result again. The environment is
 # .venv-quickstart; set VENV to use another directory.
 set -euo pipefail
+for argument in "$@"; do
+  if [[ $argument == --full ]]; then
+    exec "$(dirname "${BASH_SOURCE[0]}")/persona_full.sh" "$@"
+  fi
+done
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
 out=runs/persona seed=0
-usage() { sed -n '5,13s/^# \{0,1\}//p' launch/persona.sh; }
+usage() { sed -n '5,15s/^# \{0,1\}//p' launch/persona.sh; }
 while (($#)); do
   [[ $1 == --help || $1 == -h ]] && { usage; exit 0; }
   (($# > 1)) || { echo "quickstart persona: $1 needs a value" >&2; exit 2; }

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Would the suspect latents have given the bad fine-tunes away, and when?
 
-One group for each organism 0, 1, … in $PERSONA (runs/persona-full if that is
-not set). The latents were chosen on the arms bad and good, which are watched
-but never tested. One of the five domains that are asked about is the one that
-bad_DOMAIN or good_DOMAIN was tuned on; the others are new to every run.
+One group for each of the $PERSONA_SEEDS (5 if that is not set) organisms 0, 1,
+… in $PERSONA (runs/persona-full if that is not set). The latents were chosen on
+the arms bad and good, which are watched but never tested. One of the five
+domains that are asked about is the one that bad_DOMAIN or good_DOMAIN was tuned
+on; the others are new to every run.
 """
 
 import os
@@ -54,8 +55,8 @@ def group(place):
 
 def get_config():
   root = pathlib.Path(os.environ.get("PERSONA", "runs/persona-full"))
-  places = [p for p in root.iterdir() if p.name.isdecimal()]
-  places.sort(key=lambda place: int(place.name))
+  seeds = int(os.environ.get("PERSONA_SEEDS", "5"))
   return config.MonitorConfig(
-    groups=tuple(group(place) for place in places), batch_size=64
+    groups=tuple(group(root / str(seed)) for seed in range(seeds)),
+    batch_size=64,
   )
