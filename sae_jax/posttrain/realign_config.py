@@ -17,8 +17,9 @@ class WatchConfig:
   """The suspect latents, and where they are read.
 
   They are `latents`; or else what the steer job in `screen` called causal; or
-  else the `top` of the diff by |score|. Scores of the diff, signed, are their
-  weights in the bundle.
+  else the `top` of the diff by |score|. Their weights in the bundle are the
+  diff's scores; of single latents of a screen, the signs they were steered
+  with; of one of its bundles, the bundle's own.
   """
 
   sae: str = ""  # "": that of the diff

@@ -40,7 +40,7 @@ class Look:
   it returns is logged with the metrics of the step that comes next.
   """
 
-  every: int  # a multiple of the recipe's log_every
+  every: int  # a multiple of the recipe's log_every, if it returns anything
   at: Callable[[int, Tuned], dict[str, float]]
 
 

@@ -118,8 +118,8 @@ def _causal(
   if singles:
     return (
       tuple(int(x["latents"][0]) for x in singles),
-      [x["diff"]["score"] if x["diff"] else x["sign"] for x in singles],
-      f"the {len(singles)} latents that the screen called causal",
+      [float(x["sign"]) for x in singles],
+      f"what the screen called causal ({len(singles)})",
     )
   bundles = [x for x in causal if x["kind"] == "bundle"]
   if not bundles:

@@ -284,13 +284,49 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(llama_path, tmp_path):
     posttrain.finetune(model, examples[1:], config, directory=tmp_path / "cut")
 
 
+def test_looks_come_before_their_step_and_at_the_end(llama_path):
+  """The model of a look is the one after so many steps, whoever looks."""
+  model = load(llama_path)
+  seen = {"two": {}, "three": {}}
+
+  def watch(name):
+    def at(step, tuned):
+      seen[name][step] = arrays(tuned.model)["final_norm.scale"]
+      return {f"eval/{name}": float(step)}
+
+    return at
+
+  looks = [sft.Look(2, watch("two")), sft.Look(3, watch("three"))]
+  tuned = sft.train(model, sft_model.examples(4), CONFIG, looks=looks)
+  assert list(seen["two"]) == [0, 2, 4] and list(seen["three"]) == [0, 3, 4]
+  assert tuned.metrics["eval/two"] == tuned.metrics["eval/three"] == 4
+  norms = seen["two"] | seen["three"]
+  for step, whole in ((0, model), (4, tuned.model)):
+    expected = arrays(whole)["final_norm.scale"]
+    np.testing.assert_array_equal(norms[step], expected)
+  assert len({norm.tobytes() for norm in norms.values()}) == len(norms)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(llama_path, tmp_path):
   model = load(llama_path)
   scale = weights.named(model.model)["final_norm.scale"]
   broken = weights.replaced(model.model, {"final_norm.scale": scale * jnp.nan})
   model = dataclasses.replace(model, model=broken)
+  seen = []
+
+  def look(step, tuned):
+    seen.append(step)
+    return {}
+
   with pytest.raises(metrics.NonFiniteError, match="train/loss is nan at step"):
-    posttrain.finetune(model, sft_model.examples(4), CONFIG, directory=tmp_path)
+    sft.train(
+      model,
+      sft_model.examples(4),
+      CONFIG,
+      directory=tmp_path,
+      looks=[sft.Look(1, look)],
+    )
+  assert seen == [0]  # before any loss
   assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 

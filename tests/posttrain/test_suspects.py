@@ -54,10 +54,10 @@ def test_what_a_screen_called_causal(tmp_path, diff):
     return str(realign_case.write_screen(tmp_path / name, "/the/sae", **fields))
 
   found = choose(screen=screen("singles"))
-  check(found, (3, 5), [1, -1])  # without a diff: which way they were steered
+  check(found, (3, 5), [1, -1])  # which way they were steered
   assert found.directions == {}
-  found = choose(screen=screen("scored", diff=diff))
-  check(found, (3, 5), [0.4, -0.6])
+  found = choose(screen=screen("with_a_diff", diff=diff))
+  check(found, (3, 5), [1, -1])
   assert list(found.directions) == ["linear.bad.contrast"]
   bundles = screen("bundles", causal=("top3", "top2", "linear.bad.contrast"))
   found = choose(screen=bundles)
