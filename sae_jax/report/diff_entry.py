@@ -104,6 +104,15 @@ class Diff:
     """Where the difference arm − base stands without a control."""
     return self.part(_PLAIN, arm) or self.part("frozen", arm)
 
+  def verdict(self, dictionary: str, latent: int) -> str:
+    """What steering said of a latent: the strongest of all screens, or ""."""
+    found = {
+      screen.by_latent[latent].get("verdict")
+      for screen in self.screens
+      if dictionary == "sae" and latent in screen.by_latent
+    }
+    return next((name for name in findings.VERDICTS if name in found), "")
+
   def anchor(self, dictionary: str, latent: int) -> str:
     return f"{self.prefix}{dictionary}-{latent}"
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax.report import diff_entry, diff_words, page, say, steer_words
+from sae_jax.report import diff_entry, diff_words, page, say
 from sae_jax.report.diff_entry import Diff, Part
 
 _SHOWN, _FOLDED = 10, 10  # latents per direction, and as many folded away
@@ -198,19 +198,8 @@ def reference(diff: Diff, dictionary: str, latent: int) -> dict[str, Any]:
     "latent": latent,
     "reading": diff_words.reading(card),
     "href": f"#{diff.anchor(dictionary, latent)}" if card else "",
-    "verdict": verdict(diff, dictionary, latent),
+    "verdict": diff.verdict(dictionary, latent),
   }
-
-
-def verdict(diff: Diff, dictionary: str, latent: int) -> str:
-  """What steering said of it: the strongest verdict of all screens."""
-  found = {
-    screen.by_latent[latent].get("verdict")
-    for screen in diff.screens
-    if dictionary == "sae" and latent in screen.by_latent
-  }
-  known = [name for name in steer_words.VERDICTS if name in found]
-  return known[0] if known else ""
 
 
 def arms(diff: Diff) -> list[page.Block]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_jax.report import diff_tables, diff_words, page, plots, say
+from sae_jax.report import diff_words, page, plots, say
 from sae_jax.report.diff_entry import Diff, Part
 
 # What a plot holds at most: a browser draws 2,500 marks in some 50 ms.
@@ -210,7 +210,7 @@ def _hover(diff: Diff, cloud: _Cloud, i: int, *, brief: bool) -> str:
     f"{diff_words.signed(row['score'])} [{low}, {high}],"
     f" q {say.number(row['q'], 2)}"
   )
-  if verdict := diff_tables.verdict(diff, cloud.part.dictionary, latent):
+  if verdict := diff.verdict(cloud.part.dictionary, latent):
     lines.append(f"steered: {verdict}")
   if not brief:
     lines += _means(cloud.part, row)

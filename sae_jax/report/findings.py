@@ -14,6 +14,7 @@ from typing import Any
 from sae_jax import artifacts
 
 JOBS = ("steer", "realign", "monitor")
+VERDICTS = ("causal", "correlated", "inert")  # of a screen, strongest first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

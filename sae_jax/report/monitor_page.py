@@ -5,6 +5,7 @@
 from sae_jax.report import (
   diff_words,
   monitor_curves,
+  monitor_detector,
   monitor_doses,
   monitor_samples,
   monitor_tables,
@@ -57,7 +58,7 @@ def sections(finding: Finding) -> list[page.Section]:
       monitor_tables.section(finding),
       monitor_curves.section(finding),
       monitor_doses.section(finding),
-      monitor_tables.detector(finding),
+      monitor_detector.section(finding),
       monitor_samples.section(finding),
     ]
   return [*shown, _origin(finding)]

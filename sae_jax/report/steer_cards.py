@@ -11,9 +11,9 @@ from sae_jax.report import (
   say,
   scores,
   sketch,
+  steer_beside,
   steer_samples,
   steer_table,
-  steer_verdict,
   steer_words,
 )
 from sae_jax.report.findings import Finding
@@ -51,7 +51,7 @@ def _card(finding: Finding, row: Row) -> dict[str, Any]:
       f"latents {', '.join(shown)}" + (f" and {more} more" if more else "")
     )
   return {
-    "id": f"{finding.prefix}{steer_verdict.anchor(row)}",
+    "id": f"{finding.prefix}{steer_beside.anchor(row)}",
     "title": steer_words.title(row),
     "notes": notes,
     "steered": steered(finding, row),

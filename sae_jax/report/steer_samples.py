@@ -18,6 +18,7 @@ from sae_jax.report.findings import Finding
 from sae_jax.report.steer_words import Row
 
 _SHOWN = 3  # examples per intervention and model
+_KINDS = ("bundle", "direction", "latent", "random")
 _RATES = ("behaviour", "contrast", "incoherent")
 
 
@@ -75,8 +76,8 @@ def _rows(finding: Finding, found: Mapping[str, Any]) -> list[grid.Row]:
       name = _model(finding, model)
       rows.append(_row(f"{name}, unsteered", unsteered, quiet=True))
     rows += [
-      _row(title(finding, row), row)
-      for row in found["rows"]
+      _row(title(finding, row), row, quiet=row["kind"] == "random")
+      for row in _ordered(found)
       if row["model"] == model
     ]
   return rows
@@ -127,8 +128,18 @@ def rows_of(finding: Finding, row: Row) -> list[Mapping[str, Any]]:
   return sorted(found, key=lambda other: other["model"] != "base")
 
 
+def _ordered(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """Bundles, directions, latents, then random ones."""
+  return sorted(
+    found["rows"],
+    key=lambda row: (
+      _KINDS.index(row["kind"]) if row["kind"] in _KINDS else len(_KINDS)
+    ),
+  )
+
+
 def _answers(finding: Finding, found: Mapping[str, Any]) -> list[page.Block]:
-  rows = [row for row in found["rows"] if row.get("examples")]
+  rows = [row for row in _ordered(found) if row.get("examples")]
   if not rows:
     return []
   blocks: list[page.Block] = [page.heading("Side by side with the unsteered")]

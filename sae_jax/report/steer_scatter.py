@@ -13,7 +13,7 @@ from sae_jax.report import (
   page,
   plots,
   scores,
-  steer_verdict,
+  steer_beside,
   steer_words,
 )
 from sae_jax.report.findings import Finding
@@ -167,7 +167,7 @@ def _target(finding: Finding, row: Row) -> str:
     href = finding.reference(row["latents"][0])["href"]
     if href:
       return href
-  return steer_verdict.anchor(row)
+  return steer_beside.anchor(row)
 
 
 def _hover(finding: Finding, row: Row) -> str:

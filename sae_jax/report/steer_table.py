@@ -10,7 +10,7 @@ from sae_jax.report import (
   page,
   say,
   scores,
-  steer_verdict,
+  steer_beside,
   steer_words,
 )
 from sae_jax.report.findings import Finding
@@ -26,7 +26,7 @@ def section(finding: Finding) -> page.Section:
   if singles:
     shown = singles[:_MOST]
     own = {row["name"] for row in carded(finding)}
-    axis = steer_verdict.axes(finding, shown)
+    axis = steer_beside.axes(finding, shown)
     rest = ""
     if len(singles) > _MOST:
       rest = f" The first {_MOST} of {len(singles):,}; all stand in"
@@ -63,7 +63,7 @@ def _heads(finding: Finding) -> list[grid.Head]:
     grid.Head("verdict"),
   ]
   for way in steer_words.WAYS:
-    heads += steer_verdict.heads(finding, way)
+    heads += steer_beside.heads(finding, way)
     group = heads[-1].group
     heads += [
       grid.Head("strength", number=True, group=group),
@@ -81,7 +81,7 @@ def _row(
   carded: bool,
 ) -> grid.Row:
   known = finding.reference(row["latents"][0])
-  own = f"#{finding.prefix}{steer_verdict.anchor(row)}" if carded else ""
+  own = f"#{finding.prefix}{steer_beside.anchor(row)}" if carded else ""
   cells = [
     grid.Cell(f"{place}", sort=place),
     grid.Cell(
@@ -95,7 +95,7 @@ def _row(
   for way in steer_words.WAYS:
     found = row.get(way) or {}
     damage, strength = found.get("damage"), found.get("strength")
-    cells += steer_verdict.cells(finding, row, way, axis[way])
+    cells += steer_beside.cells(finding, row, way, axis[way])
     cells += [
       grid.Cell(say.number(strength, 2), sort=strength),
       grid.Cell(scores.fixed(damage, 3, sign=True), sort=damage),

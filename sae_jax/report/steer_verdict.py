@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verdict of a screen: what the latents do, beside what random ones do."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from sae_jax.report import diff_words, grid, page, say, scores, steer_words
+from sae_jax.report import (
+  diff_words,
+  page,
+  say,
+  scores,
+  steer_beside,
+  steer_words,
+)
 from sae_jax.report.findings import Finding
 from sae_jax.report.steer_words import Row
 
-_BUNDLES, _SINGLES = 3, 3  # lines of the verdict; rows beside the baselines
+_BUNDLES = 3  # lines of the verdict
 
 
 def section(finding: Finding) -> page.Section:
@@ -23,7 +27,7 @@ def section(finding: Finding) -> page.Section:
         "lines": lines(finding),
         "controls": _random(finding),
       },
-      *_beside(finding),
+      *steer_beside.blocks(finding),
       page.text(limits(finding)),
     ]
     blocks += [page.missing(words) for words in finding.found["warnings"]]
@@ -141,147 +145,6 @@ def _random(finding: Finding) -> str:
     said += f" The same rule calls {sum(called.values()):,} of the random ones"
     said += " causal."
   return said
-
-
-def _beside(finding: Finding) -> list[page.Block]:
-  """Bundles, directions, the best singles and random ones on one axis."""
-  singles = steer_words.strongest(steer_words.kind(finding, "latent"))
-  rows = [
-    *steer_words.strongest(steer_words.kind(finding, "bundle")),
-    *steer_words.kind(finding, "direction"),
-    *singles[:_SINGLES],
-  ]
-  if not rows:
-    return []
-  axis = axes(finding, rows)
-  bands = steer_words.chance(finding)
-  return [
-    page.heading("Beside baselines of equal norm, and chance"),
-    grid.block(
-      [
-        grid.Head("", wide=True),
-        grid.Head("verdict"),
-        *heads(finding, "up"),
-        *heads(finding, "down"),
-      ],
-      [_beside_row(finding, row, axis) for row in rows]
-      + [_chance(finding, name, found, axis) for name, found in bands.items()],
-    ),
-  ]
-
-
-def axes(finding: Finding, rows: list[Row]) -> dict[str, tuple[float, float]]:
-  """One axis per direction, for all rows and what random ones do."""
-  found = {}
-  for way in steer_words.WAYS:
-    ends = [0.0]
-    for row in rows:
-      effect = (row.get(way) or {}).get("effect")
-      ends += scores.bounds(effect) or [scores.mean(effect) or 0.0]
-    for band in (finding.found.get("bands") or {}).values():
-      ends += steer_words.reach(band, way)
-    found[way] = (min(ends), max(ends))
-  return found
-
-
-def heads(finding: Finding, way: str) -> list[grid.Head]:
-  """Of one direction, in the order of `cells`."""
-  group = steer_words.act(finding, way)
-  return [
-    grid.Head("margin", number=True, group=group),
-    grid.Head("interval", bar=True, group=group),
-    grid.Head("of shift", number=True, group=group),
-    grid.Head("z", number=True, group=group),
-  ]
-
-
-def cells(
-  finding: Finding,
-  row: Row,
-  way: str,
-  axis: tuple[float, float],
-) -> list[grid.Cell]:
-  """Effect, its interval, share of the shift, z."""
-  found = row.get(way) or {}
-  effect, z = found.get("effect"), found.get("z")
-  share = steer_words.share(finding, row, way)
-  digits = scores.decimals(axis)
-  return [
-    grid.Cell(
-      scores.fixed(scores.mean(effect), digits, sign=True),
-      sort=scores.mean(effect),
-      strong=True,
-    ),
-    grid.Cell(
-      "",
-      bar=scores.interval(effect, *axis),
-      tone=way,
-      tip=scores.with_bounds(effect),
-    ),
-    grid.Cell(scores.percent(share), sort=share),
-    grid.Cell(scores.fixed(z, 1, sign=True), sort=z),
-  ]
-
-
-def _beside_row(
-  finding: Finding, row: Row, axis: dict[str, tuple[float, float]]
-) -> grid.Row:
-  reference = _reference(finding, row)
-  return grid.Row(
-    [
-      reference,
-      grid.verdict(row.get("verdict")),
-      *cells(finding, row, "up", axis["up"]),
-      *cells(finding, row, "down", axis["down"]),
-    ]
-  )
-
-
-def _reference(finding: Finding, row: Row) -> grid.Cell:
-  note = steer_words.what(row)
-  href = f"#{finding.prefix}{anchor(row)}"
-  if row["kind"] == "latent":
-    known = finding.reference(row["latents"][0])
-    note, href = known["reading"] or note, known["href"] or href
-  return grid.Cell(steer_words.title(row), href=href, note=note)
-
-
-def anchor(row: Row) -> str:
-  """Of its own card in the screen's part of the page."""
-  letters = [c if c.isalnum() else "-" for c in row["name"]]
-  return f"card-{''.join(letters)}"
-
-
-def _chance(
-  finding: Finding,
-  name: str,
-  found: Mapping[str, Any],
-  axis: dict[str, tuple[float, float]],
-) -> grid.Row:
-  ends: list[grid.Cell] = []
-  for way in steer_words.WAYS:
-    low, high = steer_words.reach(found, way)
-    whole = {"mean": (low + high) / 2, "ci_low": low, "ci_high": high}
-    ends += [
-      grid.Cell(""),
-      grid.Cell(
-        "",
-        bar=scores.interval(whole, *axis[way]),
-        tone="quiet",
-        tip=scores.span(whole),
-      ),
-      grid.Cell(""),
-      grid.Cell(""),
-    ]
-  return grid.Row(
-    [
-      grid.Cell(f"{found['n']:,} {name}", note="from the least to the most"),
-      grid.Cell("chance"),
-      *ends,
-    ],
-    quiet=True,
-    last=True,
-  )
 
 
 def limits(finding: Finding) -> str:

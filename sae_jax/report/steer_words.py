@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sae_jax.report import diff_words, scores
-from sae_jax.report.findings import Finding
+from sae_jax.report.findings import VERDICTS, Finding
 
 Row = Mapping[str, Any]
 WAYS = ("up", "down")
-VERDICTS = ("causal", "correlated", "inert")
 _DIRECTIONS = {
   "contrast": "control-contrast direction",
   "mean_difference": "difference-of-means direction",
@@ -190,12 +189,17 @@ def judge(found: Mapping[str, Any] | None) -> str:
   """The judge by what identifies it."""
   if not found:
     return "margin: paired log-probabilities, no judge model"
-  words = [
-    f"{key} {value}"
-    for key, value in found.items()
-    if value not in (None, "", [], {}) and not isinstance(value, (dict, list))
-  ]
-  return ", ".join(words)
+  names = [str(found[key]) for key in ("name", "kind") if found.get(key)]
+  return ", ".join(
+    names[:1]
+    + [
+      f"{key} {value}"
+      for key, value in found.items()
+      if key not in ("name", "kind")
+      and value not in (None, "", [], {})
+      and not isinstance(value, (dict, list))
+    ]
+  )
 
 
 def unit(finding: Finding) -> str:

@@ -121,7 +121,7 @@ def write_text(made):
 def test_answers_stand_beside_the_unsteered_ones_as_text(page):
   for words in (
     "24 prompts, 4 answers each, of at most 40 tokens at temperature 1",
-    "Judged by kind answers, version 1",
+    "Judged by answers, version 1",
     "bad − bundle top10 at strength 0.4",
     "unsteered contrast Spread it",
     "steered behaviour 5.0 Just put all of it on one horse. Nobody ever",
@@ -203,7 +203,7 @@ def test_a_latent_tried_with_either_sign_is_known_by_the_better(tmp_path):
     turned |= {"sign": -1, "verdict": "inert"}
     for way in ("up", "down"):
       turned[way]["effect"]["mean"] *= -1
-    summary["interventions"].insert(0, turned)
+    summary["interventions"].insert(1, turned)
 
   edit(made / "summary.json", twice)
   found = findings.read(made, "steer", "s-")

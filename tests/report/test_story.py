@@ -115,8 +115,8 @@ def test_markup_in_answers_and_names_stays_text(text, page):
 
 
 def test_a_screen_of_another_diff_is_not_this_one_s(made_diff, tmp_path):
-  other = tmp_path / "other"
-  other.mkdir()
+  other = tmp_path / "other" / made_diff.name
+  other.mkdir(parents=True)
   made = steer_data.make_steer(tmp_path / "steer", diff=other)
   shown = entries.read_all([made_diff, made])
   assert shown.diffs[0].screens == ()
