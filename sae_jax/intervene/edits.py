@@ -14,43 +14,13 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from sae_jax import errors, lm, sae
 from sae_jax import mesh as mesh_lib
 from sae_jax.interpret import on_mesh
+from sae_jax.intervene import changes
 
 Where = Literal["all", "prompt", "response"]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Scope:
-  """Which tokens an intervention changes."""
-
-  of_prompt: jax.Array  # bool []
-  of_response: jax.Array  # bool []
-  # The position of each sequence's first response token. None: the model is
-  # generating; several tokens at once are the prompt, single ones are new.
-  prompt_end_B: jax.Array | None
-
-  def of(self, mask_BT: jax.Array) -> jax.Array:
-    """bool [B, T]; `mask_BT` marks what is not padding."""
-    t = mask_BT.shape[1]
-    if self.prompt_end_B is None:
-      return mask_BT & (self.of_prompt if t > 1 else self.of_response)
-    is_prompt_BT = jnp.arange(t)[None, :] < self.prompt_end_B[:, None]
-    scope_BT = jnp.where(is_prompt_BT, self.of_prompt, self.of_response)
-    return mask_BT & scope_BT
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Placed:
-  """A dictionary and the mesh that it lies on."""
-
-  dictionary: sae.Sae
-  mesh: jax.sharding.Mesh = dataclasses.field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -65,7 +35,7 @@ class Part:
   fn: Callable[..., jax.Array] = dataclasses.field(metadata={"static": True})
   width: int = dataclasses.field(metadata={"static": True})  # D
   rows: tuple[Any, ...]  # arrays [N, …]
-  shared: tuple[Placed, ...] = ()
+  shared: tuple[changes.Placed, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -109,10 +79,10 @@ class Interventions:
           " dictionary or diff of this model"
         )
 
-    def move(placed: Placed) -> Placed:
+    def move(placed: changes.Placed) -> changes.Placed:
       if placed.mesh == mesh:
         return placed
-      return Placed(on_mesh.place(placed.dictionary, mesh), mesh)
+      return changes.Placed(on_mesh.place(placed.dictionary, mesh), mesh)
 
     parts = tuple(
       dataclasses.replace(part, shared=tuple(map(move, part.shared)))
@@ -134,7 +104,7 @@ class Interventions:
     """
     row_B = jnp.asarray(row_to_intervention_B, jnp.int32)
     end_B = None if prompt_end_B is None else jnp.asarray(prompt_end_B)
-    scope = Scope(
+    scope = changes.Scope(
       jnp.asarray(self.where != "response"),
       jnp.asarray(self.where != "prompt"),
       end_B,
@@ -170,7 +140,7 @@ def add(
     errors.InputError: a wrong hook or shape, or numbers that are not finite.
   """
   vectors_ND = _floats("vectors_ND", vectors_ND, 2)
-  return _make(hook, where, _add, vectors_ND.shape[-1], (vectors_ND,))
+  return _make(hook, where, changes.add, vectors_ND.shape[-1], (vectors_ND,))
 
 
 def project_out(
@@ -196,7 +166,7 @@ def project_out(
   least_N1 = size_NR[:, :1] * max(bases_NRD.shape[1:]) * np.finfo("f4").eps
   q_NRD = np.where((size_NR > least_N1)[..., None], q_NRD, 0)
   rows = (q_NRD.astype(np.float32),)
-  return _make(hook, where, _project_out, q_NRD.shape[-1], rows)
+  return _make(hook, where, changes.project_out, q_NRD.shape[-1], rows)
 
 
 def clamp(
@@ -255,10 +225,10 @@ def clamp(
   return _make(
     hook,
     where,
-    _clamp,
+    changes.clamp,
     dictionary.d_model,
     (latents_NL.astype(np.int32), values_NL, d_NLD),
-    (Placed(on_mesh.place(dictionary, one), one),),
+    (changes.Placed(on_mesh.place(dictionary, one), one),),
   )
 
 
@@ -304,56 +274,3 @@ def _floats(name: str, x: np.ndarray, rank: int) -> np.ndarray:
   if len(bad):
     raise errors.InputError(f"{name}: intervention {bad[0][0]} is not finite")
   return x
-
-
-def _add(h_BTD, mask_BT, scope: Scope, v_BD):
-  y_BTD = h_BTD.astype(jnp.float32) + v_BD[:, None, :]
-  return jnp.where(scope.of(mask_BT)[..., None], y_BTD, h_BTD)
-
-
-def _project_out(h_BTD, mask_BT, scope: Scope, q_BRD):
-  x_BTD = h_BTD.astype(jnp.float32)
-  along_BTR = _einsum("btd,brd->btr", x_BTD, q_BRD)
-  y_BTD = x_BTD - _einsum("btr,brd->btd", along_BTR, q_BRD)
-  return jnp.where(scope.of(mask_BT)[..., None], y_BTD, h_BTD)
-
-
-def _clamp(
-  h_BTD, mask_BT, scope: Scope, latents_BL, values_BL, d_BLD, placed: Placed
-):
-  x_BTD = h_BTD.astype(jnp.float32)
-  active_BTL = _active(placed, x_BTD, latents_BL)
-  missing_BTL = values_BL[:, None, :] - active_BTL
-  y_BTD = x_BTD + _einsum("btl,bld->btd", missing_BTL, d_BLD)
-  return jnp.where(scope.of(mask_BT)[..., None], y_BTD, h_BTD)
-
-
-def _einsum(equation: str, x, y):
-  return jnp.einsum(equation, x, y, precision=lax.Precision.HIGHEST)
-
-
-def _active(placed: Placed, x_BTD, latents_BL) -> jax.Array:
-  """Activations of each sequence's latents, [B, T, L]."""
-  b, t, d = x_BTD.shape
-  # Rows of a batch that does not divide over the devices are filled up.
-  short = -b % on_mesh.lanes(placed.mesh)
-  x_BTD = jnp.pad(x_BTD, ((0, short), (0, 0), (0, 0)))
-  latents_BL = jnp.pad(latents_BL, ((0, short), (0, 0)), constant_values=-1)
-  rows: Any = jax.P(on_mesh.ROWS)
-
-  def local(shard: sae.Sae, x_BTD, latents_BL):
-    values_RK, indices_RK = on_mesh.active(shard, x_BTD.reshape(-1, d))
-    first = lax.axis_index("latent") * shard.latents
-    values_BT1K = values_RK.reshape(-1, t, 1, values_RK.shape[-1])
-    indices_BT1K = (first + indices_RK).reshape(values_BT1K.shape)
-    is_BTLK = indices_BT1K == latents_BL[:, None, :, None]
-    return lax.psum(jnp.sum(is_BTLK * values_BT1K, axis=-1), "latent")
-
-  found_BTL = jax.shard_map(
-    local,
-    mesh=placed.mesh,
-    in_specs=(on_mesh.specs(placed.dictionary), rows, rows),
-    out_specs=rows,
-    check_vma=False,
-  )(placed.dictionary, x_BTD, latents_BL)
-  return found_BTL[:b]
