@@ -182,16 +182,17 @@ def test_an_unfinished_screen_says_how_to_go_on(tmp_path):
   assert f"sae-jax steer --config=FILE.py --out={made}" in page.text
 
 
-def test_of_a_thousand_inert_latents_the_scatter_draws_some(tmp_path):
+def test_of_many_latents_the_page_shows_some_and_says_so(tmp_path, monkeypatch):
+  monkeypatch.setattr(steer_scatter, "MOST_INERT", 100)
   made = steer_data.make_steer(
-    tmp_path / "steer", generation=False, latents=1700
+    tmp_path / "steer", generation=False, latents=230
   )
   page = write([made], tmp_path)
   spec = figures(page)["Added against subtracted"]
   inert = next(t for t in spec["data"] if t["name"] == "inert")
-  assert len(inert["x"]) == steer_scatter.MOST_INERT
-  assert "of the inert ones a random 1,500" in page.text
-  assert "The first 200 of 1,700; all stand in screen.parquet." in page.text
+  assert len(inert["x"]) == 100
+  assert "of the inert ones a random 100" in page.text
+  assert "The first 200 of 230; all stand in screen.parquet." in page.text
 
 
 def test_a_latent_tried_with_either_sign_is_known_by_the_better(tmp_path):
