@@ -44,9 +44,14 @@ class Finding:
 
   @property
   def diff(self) -> str:
-    """The directory of the diff that the job was given, "" if none."""
+    """The directory of the diff that the job was given, "" if none.
+
+    Groups with a diff each have latents of several dictionaries: none.
+    """
     watch = self.settings.get("watch") or {}
     groups = self.settings.get("groups") or ()
+    if len({group.get("diff") for group in groups}) > 1:
+      return ""
     for place in (self.found, self.settings, watch, *groups[:1]):
       if isinstance(place.get("diff"), str) and place["diff"]:
         return place["diff"]

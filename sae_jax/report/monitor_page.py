@@ -119,7 +119,11 @@ def _first(finding: Finding) -> str:
   if median is not None:
     steps = diff_words.plural(round(abs(median)), "step")
     when = "before it" if median > 0 else "after it"
-    words += f", {steps} {when} at the median" if round(median) else ", with it"
+    words += (
+      f", {steps} {when} at the median"
+      if round(median)
+      else ", together with it"
+    )
     words += (
       f" ({lead.get('early', 0)} before, {lead.get('at_once', 0)} with,"
       f" {lead.get('late', 0)} after)"

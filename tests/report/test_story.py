@@ -7,6 +7,7 @@ import re
 import shutil
 
 import diff_card_data
+import monitor_data
 import plotly.graph_objects
 import pytest
 import realign_data
@@ -129,6 +130,19 @@ def test_a_diff_that_has_moved_is_found_by_its_name(made_diff, tmp_path):
   shown = entries.read_all([made_diff, made])
   assert shown.diffs[0].screens == tuple(shown.findings)
   assert shown.findings[0].reference(11)["href"] == "#d-sae-11"
+
+
+def test_latents_of_several_diffs_lead_to_none(made_diff, tmp_path):
+  made = monitor_data.make_monitor(tmp_path / "monitor", diff=made_diff)
+  (found,) = entries.read_all([made_diff, made]).findings
+  assert found.reference(11)["href"]
+  edit(
+    made / "config.json",
+    lambda config: config["config"]["groups"].append({"diff": "/other"}),
+  )
+  (found,) = entries.read_all([made_diff, made]).findings
+  # Latent 11 is another one in every dictionary.
+  assert not found.reference(11)["href"]
 
 
 def test_two_screens_of_one_diff_both_stand_on_its_cards(made_diff, tmp_path):
