@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small random models in torch and as ours, a dictionary, and prompt pairs."""
 
+import atexit
 import dataclasses
 import functools
 import pathlib
+import shutil
 import tempfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +63,7 @@ class Pair:
 
   def blocks(self):
     """The torch modules of the layers."""
-    inner = self.torch.base_model
+    inner: Any = self.torch.base_model
     return (
       inner.h if isinstance(inner, transformers.GPT2Model) else inner.layers
     )
@@ -81,6 +84,7 @@ def pair(name: str) -> Pair:
     if weight.ndim > 1:
       weight.mul_(4.0)
   path = pathlib.Path(tempfile.mkdtemp(prefix=f"steered-{name}-"))
+  atexit.register(shutil.rmtree, path)
   model.save_pretrained(path)
   return Pair(model, path)
 
