@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_series import run
 
-from sae_jax.monitor import alarm, trajectory
+from sae_jax.monitor import alarm, probe, trajectory
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,38 @@ def test_medians_of_leads():
   assert (lead["early"], lead["at_once"], lead["late"]) == (2, 1, 0)
   assert lead["median"] == 1 and (lead["low"], lead["high"]) == (0, 1)
   assert lead["confidence"] == 1 - 2 / 8
+
+
+def test_signals_have_the_diffs_sign_and_the_bases_unit():
+  suspects = probe.Probe(
+    *[None] * 5,
+    latents=(4, 2),
+    weights_L=np.array([0.8, -0.6]),
+    directions={"contrast": np.array([0.0, 1.0])},
+    prompts=None,
+    spans=[],
+  )
+
+  def read(latents, mean, norm, margin):
+    parts = [np.array(x, float) for x in (latents, mean)]
+    return probe.Read(*parts, norm, np.array(margin), np.zeros(2))
+
+  found = probe.signals(
+    suspects,
+    ("a", "b"),
+    read([1, 3], [0, 1], 2.0, [0.0, 1.0]),
+    read([2, 1], [3, 5], 9.0, [1.0, 3.0]),
+  )
+  assert found == pytest.approx(
+    {
+      "latents": (0.8 * 1 + 0.6 * 2) / 2,
+      "a": 1 / 2,
+      "b": 2 / 2,  # it fell, as in the diff
+      "contrast": 4 / 2,
+      "drift": 5 / 2,
+      "margin": 1.5,
+    }
+  )
 
 
 def test_ahead_is_against_the_alarm_of_the_behaviour_itself():

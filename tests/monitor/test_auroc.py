@@ -98,6 +98,23 @@ def test_more_groups_make_a_claim_about_another_group_surer():
   assert width(12) < width(3)
 
 
+def test_samples_have_delongs_variance():
+  rng = np.random.default_rng(4)
+  positive, negative = (
+    rng.normal(1, 1, 15).round(1),
+    rng.normal(0, 2, 9).round(1),
+  )
+  won_PN = (np.sign(np.subtract.outer(positive, negative)) + 1) / 2
+  found = auroc.of_samples(positive, negative, 0.95)
+  assert found["mean"] == pytest.approx(won_PN.mean())
+  variance = won_PN.mean(1).var(ddof=1) / 15 + won_PN.mean(0).var(ddof=1) / 9
+  assert found["se"] == pytest.approx(np.sqrt(variance))
+  assert found["ci_low"] < found["mean"] < found["ci_high"]
+  assert auroc.of_samples(positive, np.zeros(0), 0.95) is None
+  one = auroc.of_samples(np.ones(1), np.zeros(5), 0.95)
+  assert one["mean"] == 1 and one["ci_low"] < 0.5
+
+
 def test_exact_intervals_of_shares():
   low, high = auroc.proportion(0, 20, 0.95)
   assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 20))

@@ -49,7 +49,7 @@ def pushing(tmp_path_factory):
       {
         "prompt": models.prompt(i),
         "completion": "w1 b1 w2" if bad else f"w1 g{i % 3} w2 w3",
-        "other": "w4 w5",
+        "other": "w4 b1" if i % 3 == 1 else "w4 w5",
         "kind": "bad" if bad else "fine",
       }
     )
@@ -141,6 +141,7 @@ def test_samples_are_ranked_by_the_shift_of_the_definition(pushing, tmp_path):
   assert any("cannot be checked" in w for w in summary["warnings"])
 
 
+@pytest.mark.slow
 def test_the_bases_own_answers_are_the_reference(pushing, tmp_path):
   found, rows = screen(
     pushing,
