@@ -40,6 +40,7 @@ make_environment "$venv" -e '.[quickstart]'
 mkdir -p "$out"
 
 # Programs this small keep one core busy each, so the seeds are dealt out.
+echo "organisms 0 to $((seeds - 1)), $workers at a time; how far they are: $out/worker-*.log" >&2
 pids=()
 trap '((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true' EXIT
 for ((worker = 0; worker < workers && worker < seeds; worker++)); do

@@ -72,20 +72,22 @@ def examine(place: pathlib.Path, seed: int) -> None:
   run(train, place / "run")
   run(diff, place / "diff")
   run(steer, place / "steer")
-  run(realign, place / "realign", f"posttrain.seed={seed}")
-  # Right answers in another domain: the behaviour goes, what was learned by
-  # heart stays.
-  other = place / "organism" / "tuning" / "realigned_other.jsonl"
-  run(
-    realign,
-    place / "realign_other",
-    f"posttrain.seed={seed}",
-    f"posttrain.data.path={other}",
-  )
+  realign_twice(place, seed)
   found = [
     place / name for name in ("diff", "steer", "realign", "realign_other")
   ]
   report.write_report(found, place / "report.html")
+
+
+def realign_twice(place: pathlib.Path, seed: int) -> None:
+  """With right answers in the tuned domain, and in another one.
+
+  After those of another domain what was learned by heart is still there.
+  """
+  other = place / "organism" / "tuning" / "realigned_other.jsonl"
+  same = f"posttrain.seed={seed}"
+  run(realign, place / "realign", same)
+  run(realign, place / "realign_other", same, f"posttrain.data.path={other}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ The fast subset (`-m "not slow"`) is compiled without most of XLA's
 optimisations, which takes a fifth off its time; the whole suite with them.
 """
 
+import fcntl
 import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +54,23 @@ def command():
       return __main__.run(["sae-jax", *map(str, argv)])
 
   return call
+
+
+@pytest.fixture(scope="session")
+def personas_place(tmp_path_factory):
+  """Organisms 0 to 4, examined; once for all processes that run tests."""
+  place = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    place = place.parent
+  place /= "personas"
+  place.mkdir(exist_ok=True)
+  script = pathlib.Path(__file__).parent / "diff" / "make_personas.py"
+  with open(place / "lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    subprocess.run(
+      [sys.executable, script, place, *map(str, range(5))],
+      check=True,
+      capture_output=True,
+      text=True,
+    )
+  return place

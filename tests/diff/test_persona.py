@@ -11,8 +11,6 @@ computed here a second time, in numpy from weights and activations.
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,17 +73,9 @@ class Persona:
 
 
 @pytest.fixture(scope="module")
-def personas(tmp_path_factory):
+def personas(personas_place):
   """Five organisms and their diffs by the jobs and configs that users run."""
-  place = tmp_path_factory.mktemp("personas")
-  script = pathlib.Path(__file__).with_name("make_personas.py")
-  subprocess.run(
-    [sys.executable, script, place, *map(str, SEEDS)],
-    check=True,
-    capture_output=True,
-    text=True,
-  )
-  return [Persona(place / str(seed), seed) for seed in SEEDS]
+  return [Persona(personas_place / str(seed), seed) for seed in SEEDS]
 
 
 def test_narrow_tuning_changes_the_answers_everywhere(personas):
