@@ -278,6 +278,16 @@ def show_monitor(found: dict[str, Any]) -> None:
       f"      {s['missed']['n']} of {s['missed']['of']}"
       f"  {s['lead']['median']} [{s['lead']['low']}, {s['lead']['high']}]"
     )
+  screening = found["screening"]
+  auroc = {
+    name: f"{screening['by_signal'][name]['auroc']['mean']:.2f}"
+    for name in names
+    if name in screening["by_signal"]
+  }
+  print(
+    f"  wrong ones among {screening['samples']} samples of seed 0, AUROC:"
+    f" {', '.join(f'{name} {value}' for name, value in auroc.items())}"
+  )
   for text in found["warnings"]:
     print(f"  note: {text}")
 

@@ -58,5 +58,14 @@ def get_config():
   seeds = int(os.environ.get("PERSONA_SEEDS", "5"))
   return config.MonitorConfig(
     groups=tuple(group(root / str(seed)) for seed in range(seeds)),
+    # A quarter of these answers are wrong. Against what the base itself says,
+    # right ones mostly push nothing.
+    screening=config.ScreeningConfig(
+      path=f"{root}/0/organism/tuning/dose_25.jsonl",
+      reference="base",
+      label="label",
+      bad="bad",
+      max_new_tokens=1,
+    ),
     batch_size=64,
   )
