@@ -151,7 +151,7 @@ class Scorer:
     """Of one chunk of interventions, float64 [M, P, 2]."""
     hook = _entry(self.model, interventions)
     if self._streams[0] != hook:
-      streams = [
+      streams: list[jax.Array] = [
         _stream(self.model.model, batch, hook=hook, mesh=self.model.mesh)
         for _, batch in self._batches
       ]

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`sae-jax report`: diffs, runs, evaluations in, one HTML page out."""
+"""`sae-jax report`: what any jobs wrote in, one HTML page out."""
 
 import pathlib
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ that a long run weighs no more than a short one.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,9 +168,13 @@ def newcombe(
     return (value - mean) ** 2 - z**2 * variance
 
   # 0 and 1 solve the equation of an estimate that is there, but are no edge.
-  low = optimize.brentq(beyond, 0, min(mean, 1 - _EDGE)) if mean > 0 else 0.0
-  high = optimize.brentq(beyond, max(mean, _EDGE), 1) if mean < 1 else 1.0
-  return float(low), float(high)
+  low = _root(beyond, 0, min(mean, 1 - _EDGE)) if mean > 0 else 0.0
+  high = _root(beyond, max(mean, _EDGE), 1) if mean < 1 else 1.0
+  return low, high
+
+
+def _root(f: Callable[[float], float], a: float, b: float) -> float:
+  return float(np.asarray(optimize.brentq(f, a, b)))
 
 
 def proportion(
