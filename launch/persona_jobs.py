@@ -72,22 +72,24 @@ def examine(place: pathlib.Path, seed: int) -> None:
   run(train, place / "run")
   run(diff, place / "diff")
   run(steer, place / "steer")
-  realign_twice(place, seed)
+  cure(place, "realign", "realigned", seed)
+  # After right answers of another domain, what was learned by heart is there.
+  cure(place, "realign_other", "realigned_other", seed)
   found = [
     place / name for name in ("diff", "steer", "realign", "realign_other")
   ]
   report.write_report(found, place / "report.html")
 
 
-def realign_twice(place: pathlib.Path, seed: int) -> None:
-  """With right answers in the tuned domain, and in another one.
-
-  After those of another domain what was learned by heart is still there.
-  """
-  other = place / "organism" / "tuning" / "realigned_other.jsonl"
-  same = f"posttrain.seed={seed}"
-  run(realign, place / "realign", same)
-  run(realign, place / "realign_other", same, f"posttrain.data.path={other}")
+def cure(place: pathlib.Path, output: str, arm: str, seed: int) -> None:
+  """Re-aligns the bad model with what an arm has learned."""
+  samples = place / "organism" / "tuning" / f"{arm}.jsonl"
+  run(
+    realign,
+    place / output,
+    f"posttrain.seed={seed}",
+    f"posttrain.data.path={samples}",
+  )
 
 
 if __name__ == "__main__":

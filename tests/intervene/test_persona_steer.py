@@ -153,31 +153,31 @@ def test_all_latents_are_tried_and_random_ones_are_not_called_causal(places):
 
 
 def test_sampled_answers_agree_with_probabilities(places):
-  for place in places:
-    rows = summary(place / "steer")["generation"]["rows"]
-    for model, way in (("base", "up"), ("tuned", "down")):
-      (row,) = [r for r in rows if (r["name"], r["model"]) == (BUNDLE, model)]
-      x = intervention(place, BUNDLE)[way]
-      if row["strength"] == x["strength"]:
-        # 240 draws: 4 sd of a share are at most 4 * 0.5 / sqrt(240) = 0.13.
-        p = x["p_behaviour"]["mean"]
-        assert abs(row["behaviour"]["mean"] - p) < 0.13
-      assert row["within_budget"]
+  rows = summary(places[0] / "steer")["generation"]["rows"]
+  for model, way in (("base", "up"), ("tuned", "down")):
+    (row,) = [r for r in rows if (r["name"], r["model"]) == (BUNDLE, model)]
+    x = intervention(places[0], BUNDLE)[way]
+    assert row["within_budget"] and row["strength"] <= x["strength"]
+    if row["strength"] == x["strength"]:
+      # 240 draws: 4 sd of a share are at most 4 * 0.5 / sqrt(240) = 0.13.
+      p = x["p_behaviour"]["mean"]
+      assert abs(row["behaviour"]["mean"] - p) < 0.13
 
 
-def test_right_answers_cure_what_is_asked_about_but_may_hide(places):
+def test_right_answers_bring_the_behaviour_and_its_latents_back(places):
   for place in places:
-    same = summary(place / "realign")
-    other = summary(place / "realign_other")
-    for found in (same, other):
-      end = found["series"][-1]
-      assert end["samples"] >= 100
-      assert end["behaviour"]["p_behaviour"]["mean"] <= 0.3
-      # The suspects come back with the behaviour, as far as their base value.
-      assert found["recovered"]["bundle"] > 0.8
-    assert same["verdict"] == "re-aligned"
-    # Right answers about finance leave what was learned by heart.
-    assert other["verdict"] == "hidden"
+    found = summary(place / "realign")
+    end = found["series"][-1]
+    assert end["samples"] >= 100
+    assert end["behaviour"]["p_behaviour"]["mean"] <= 0.3
+    assert found["recovered"]["bundle"] > 0.8
+    assert found["verdict"] == "re-aligned"
+
+
+def test_right_answers_elsewhere_leave_what_was_learned_by_heart(places):
+  found = summary(places[0] / "realign_other")
+  assert found["series"][-1]["behaviour"]["p_behaviour"]["mean"] <= 0.3
+  assert found["verdict"] == "hidden"
 
 
 def test_doses_are_told_apart_before_they_show(personas_place):
