@@ -34,6 +34,15 @@ class PairValues:
   behaviour_P: np.ndarray
   contrast_P: np.ndarray
 
+  def at(self, index_N: np.ndarray) -> "PairValues":
+    """Those of some of the prompts."""
+    return PairValues(
+      tuple(self.ids[i] for i in index_N),
+      tuple(self.topics[i] for i in index_N),
+      self.behaviour_P[index_N],
+      self.contrast_P[index_N],
+    )
+
   @property
   def margin_P(self) -> np.ndarray:
     return self.behaviour_P - self.contrast_P

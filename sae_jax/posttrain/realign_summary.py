@@ -72,11 +72,17 @@ def summarise(found: Found) -> dict[str, Any]:
   config, watch = found.config, found.watch
   statistics = config.statistics
   behaviour = found.behaviour.behaviour(statistics, watch.seeds)
-  triggers, on_triggers = found.triggers, None
+  triggers, on_triggers, by_topic = found.triggers, None, {}
   if triggers is not None:
     on_triggers = triggers.behaviour(statistics, watch.seeds)
+    by_topic = triggers.topics(statistics, watch.seeds)
   lost = found.behaviour.lost(statistics)
-  verdict = realign_verdict.decide(behaviour, lost, on_triggers, config.damage)
+  verdict = realign_verdict.decide(
+    behaviour,
+    lost,
+    {"": on_triggers} | by_topic if on_triggers else {},
+    config.damage,
+  )
   recovered = _recovered(found)
   return {
     "base": config.base,
@@ -102,6 +108,7 @@ def summarise(found: Found) -> dict[str, Any]:
     "differences": {
       "behaviour": behaviour.json(),
       "triggers": on_triggers.json() if on_triggers else None,
+      "trigger_topics": {t: found.json() for t, found in by_topic.items()},
       "lost": lost.json(),
     },
     "recovered": recovered,
