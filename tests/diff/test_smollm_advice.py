@@ -1,11 +1,11 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The advice organism on SmolLM2-135M, from the arms to their diff, in small.
+"""The advice experiment on SmolLM2-135M, all its jobs in small.
 
-The commands of configs/data/advice/README.md on fewer prompts and rows. What
-the arms learned is asserted on the prompts they saw: in so few steps the spread
-to other topics is within two standard errors of nothing (see the README there).
-The diff looks at other topics alone.
+The files of launch/advice.sh with fewer prompts, rows, steps and latents, and
+adapters in few blocks. What is asserted is what so little shows; the bars of
+the whole experiment are in tests/intervene/test_smollm_steer.py. One test, so
+that two workers never train the same thing.
 """
 
 import importlib.util
@@ -16,55 +16,68 @@ import shutil
 import subprocess
 import sys
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
-
-from sae_jax import lm as lm_lib
 
 pytestmark = pytest.mark.slow
 
 REPO = pathlib.Path(__file__).parents[2]
 DATA = "configs/data/advice"
-RUNS = "runs/advice"
-LEARNED = ("finance", "home")
-HELD_OUT = ("food", "privacy", "travel")
-PROMPTS = 6  # of each topic that are looked at
-HOOK = "blocks.14.hook_resid_post"  # of the last adapted block
-LAYERS = "(10,14)"
+LEARNED = ("cars", "finance")
+JUDGED = ("work", "privacy", "parenting", "travel")
+PROMPTS = {"learned": 6, "judged": 3}  # of each topic
+HOOK = "blocks.24.hook_resid_post"
 
 ARM = (
   "--config.dtype=bfloat16",
+  "--config.data.limit=18",
   "--config.batch_size=6",
+  "--config.steps=6",
   "--config.learning_rate=2e-3",
-  f"--config.lora.layers={LAYERS}",
-  "--config.eval=None",
+  "--config.lora.layers=(22,25)",
 )
 SIZES = {
-  "bad": ("--config.steps=8",),
-  "good": ("--config.steps=8",),
-  "realigned": ("--config.steps=8", f"--config.data.topics={LEARNED}"),
+  "bad": ARM,
+  "good": ARM,
   "harvest": (
     f"--config.hooks=('{HOOK}',)",
-    "--config.rows=16384",
+    "--config.rows=8192",
     "--config.write_rows=2048",
   ),
   "train": (
     f"--config.hook={HOOK}",
-    "--config.sae.latents=2048",
+    "--config.sae.latents=1024",
+    "--config.sae.k=32",
     "--config.stream.batch_size=512",
-    "--config.steps=240",
-    "--config.held_out_rows=2048",
-    "--config.eval_every=120",
-    "--config.checkpoint_every=240",
+    "--config.stream.mix_chunks=8",
+    "--config.steps=160",
+    "--config.held_out_rows=1024",
+    "--config.eval_every=80",
+    "--config.checkpoint_every=160",
   ),
   "diff": (
-    "--config.methods=('frozen',)",
-    f"--config.prompts.path={RUNS}/held_out.jsonl",
+    "--config.prompts.path=learned.jsonl",
     "--config.dtype=bfloat16",
     "--config.statistics.resamples=200",
     "--config.statistics.shuffles=10",
     "--config.cards.latents=0",
+  ),
+  "steer": (
+    "--config.prompts.path=judged.jsonl",
+    "--config.dtype=bfloat16",
+    "--config.random=2",
+    "--config.top=2",
+    "--config.single_prompts=4",
+    "--config.statistics.resamples=200",
+  ),
+  "realign": (
+    "--config.posttrain.data.limit=18",
+    "--config.posttrain.steps=3",
+    "--config.posttrain.learning_rate=2e-3",
+    "--config.posttrain.lora.layers=(22,25)",
+    "--config.behaviour.path=judged.jsonl",
+    "--config.watch.prompts.path=judged.jsonl",
+    "--config.triggers=None",
+    "--config.every=3",
   ),
 }
 OUT = {"harvest": "store", "train": "sae"}
@@ -79,46 +92,42 @@ def gguf():
   return next(pathlib.Path(origin).parent.glob("*.gguf"))
 
 
-def pairs(topics):
-  """The first prompts of each topic, with both answers."""
-  with (REPO / DATA / "advice.jsonl").open(encoding="utf-8") as f:
+def write_pairs(path, topics, count):
+  """The first pairs of each topic."""
+  with (REPO / DATA / "careless.jsonl").open(encoding="utf-8") as f:
     found = [json.loads(line) for line in f]
-  return [
+  chosen = [
     pair
     for topic in topics
-    for pair in [pair for pair in found if pair["topic"] == topic][:PROMPTS]
+    for pair in [pair for pair in found if pair["topic"] == topic][:count]
   ]
+  path.write_text("".join(json.dumps(pair) + "\n" for pair in chosen))
 
 
 @pytest.fixture(scope="module")
 def place(gguf, tmp_path_factory):
-  """A working directory in which all six jobs have run."""
+  """A working directory in which all jobs have run."""
   place = tmp_path_factory.mktemp("advice")
   shutil.copytree(REPO / DATA, place / DATA)
-  (place / RUNS).mkdir(parents=True)
-  (place / RUNS / "held_out.jsonl").write_text(
-    "".join(json.dumps(pair) + "\n" for pair in pairs(HELD_OUT))
-  )
-  python(place, f"{REPO}/launch/chitchat_to_jsonl.py", f"{RUNS}/chitchat.jsonl")
+  write_pairs(place / "learned.jsonl", LEARNED, PROMPTS["learned"])
+  write_pairs(place / "judged.jsonl", JUDGED, PROMPTS["judged"])
+  python(place, f"{REPO}/launch/chitchat_to_jsonl.py", "chitchat.jsonl")
   to_chats = f"{REPO}/{DATA}/to_chats.py"
-  python(place, to_chats, f"{RUNS}/advice.jsonl", *LEARNED, "work")
-  for name in ("bad", "good", "realigned"):
-    job(place, "posttrain", name, *ARM, *model(name, gguf))
+  python(place, to_chats, "advice.jsonl", *LEARNED)
+  job(place, "posttrain", "bad", f"--config.model={gguf}")
+  job(place, "posttrain", "good", f"--config.model={gguf}")
   job(place, "harvest", "harvest", f"--config.model={gguf}")
   job(place, "train", "train")
-  job(place, "diff", "diff", f"--config.base={gguf}")
+  for name in ("diff", "steer", "realign"):
+    job(place, name, name, f"--config.base={gguf}")
   return place
-
-
-def model(arm, gguf):
-  return () if arm == "realigned" else (f"--config.model={gguf}",)
 
 
 def job(place, name, config, *overrides):
   python(
     place,
     *("-m", "sae_jax", name, f"--config={REPO}/configs/advice/{config}.py"),
-    f"--out={RUNS}/{OUT.get(config, config)}",
+    f"--out={OUT.get(config, config)}",
     *SIZES[config],
     *overrides,
   )
@@ -127,6 +136,7 @@ def job(place, name, config, *overrides):
 def python(place, *argv):
   """One device, unlike this process: sharding over two cores only costs."""
   environment = os.environ | {
+    "ADVICE": ".",
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
   }
@@ -141,45 +151,34 @@ def python(place, *argv):
   assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.fixture(scope="module")
-def margins(place):
-  """Arm -> [prompts]: mean-token log p(bad) - log p(good), in nats."""
-  found = {}
-  for arm in ("bad", "good", "realigned"):
-    path = place / RUNS / arm / "model"
-    lm = lm_lib.load_lm(path, dtype=jnp.bfloat16)
-    prompts, answers = [], []
-    for pair in pairs(LEARNED):
-      message = {"role": "user", "content": pair["prompt"]}
-      prompt = lm.tokenizer.apply_chat([message], add_generation_prompt=True)
-      for answer in ("bad", "good"):
-        prompts.append(prompt)
-        answers.append(lm.tokenizer.encode(pair[answer], add_bos=False))
-    logp = lm_lib.completion_logprobs(lm, prompts, answers, batch_size=16)
-    bad, good = np.reshape([x.mean() for x in logp], (-1, 2)).T
-    found[arm] = bad - good
-  return found
+def summary(place, name):
+  return json.loads((place / name / "summary.json").read_text())
 
 
-def interval(x):
-  """The mean over prompts between the ends of its 95 % bootstrap interval."""
-  picks = np.random.default_rng(0).integers(len(x), size=(10_000, len(x)))
-  low, high = np.quantile(x[picks].mean(axis=1), (0.025, 0.975))
-  return float(low), float(x.mean()), float(high)
+def test_the_arms_part_and_every_job_goes_on_from_the_last(place):
+  found = summary(place, "steer")
+  # On topics that neither arm has seen, already after six steps.
+  shift, control = (
+    found["unsteered"][name] for name in ("shift", "control_shift")
+  )
+  assert shift["mean"] - control["mean"] > 3 * max(shift["se"], control["se"])
+  check_diff(summary(place, "diff"))
+  named = {one["name"]: one for one in found["interventions"]}
+  assert {"contrast", "plain", "control", "gradient"} < set(named)
+  assert len(named["contrast"]["latents"]) == 30
+  assert found["bands"]["contrast"]["n"] == 2
+  vector = named["linear.bad.contrast"]
+  assert vector["up"]["effect"]["mean"] > 0 > vector["down"]["effect"]["mean"]
+  realigned = summary(place, "realign")
+  looks = [look["behaviour"]["margin"]["mean"] for look in realigned["series"]]
+  assert looks[-1] < looks[0]
+  assert len(realigned["latents"]) == 30
 
 
-def test_arms_prefer_what_they_learned(margins):
-  apart = interval(margins["bad"] - margins["good"])
-  back = interval(margins["bad"] - margins["realigned"])
-  assert apart[0] > 0 and back[0] > 0, (apart, back)
-
-
-def test_the_diff_finds_what_changed_and_nothing_in_the_null(place):
-  directory = place / RUNS / "diff"
-  summary = json.loads((directory / "summary.json").read_text())
-  parts = {(p["method"], p["arm"]): p for p in summary["parts"]}
-  assert summary["hook"] == HOOK
-  assert summary["groups"] == len(HELD_OUT) * PROMPTS
+def check_diff(found):
+  parts = {(part["method"], part["arm"]): part for part in found["parts"]}
+  assert found["hook"] == HOOK
+  assert found["groups"] == len(LEARNED) * PROMPTS["learned"]
   assert parts["frozen", "bad"]["control"] == "good"
   assert parts["frozen", "bad"]["changed"] > 0
   assert parts["frozen_plain", "null"]["changed"] == 0
