@@ -39,7 +39,11 @@ def get_config():
         band="contrast",
       ),
       config.BundleConfig(
-        name="gradient", top=30, method="frozen_gradient", band="contrast"
+        name="gradient",
+        top=30,
+        method="frozen_gradient",
+        weights="frozen",
+        band="contrast",
       ),
     ),
     prompts=judge.PromptsConfig(

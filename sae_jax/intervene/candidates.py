@@ -180,12 +180,17 @@ def _bundle(
       top=bundle.top,
     )
     latents, weights = ranked.latents_N.tolist(), ranked.scores_N.tolist()
+    if bundle.weights:
+      part = Part(config.diff, bundle.weights, bundle.arm or arm)
+      weights = part.score_F[latents].tolist()
   else:
     latents, weights = list(bundle.latents), [1.0] * len(bundle.latents)
     _check_latents(f"bundle {bundle.name!r}", bundle.latents, rows)
     if config.diff:
       part = Part(
-        config.diff, bundle.method or config.method, bundle.arm or arm
+        config.diff,
+        bundle.weights or bundle.method or config.method,
+        bundle.arm or arm,
       )
       weights = part.score_F[latents].tolist()
   if not any(weights):

@@ -23,7 +23,10 @@ class BundleConfig:
 
   name: str
   top: int = 10  # so many by |score|
-  method: str = ""  # whose score; "": the screen's
+  method: str = ""  # whose score ranks them; "": the screen's
+  # Whose score weighs them; "": the same. A score that is no change of
+  # activation, such as frozen_gradient's, ranks but does not say which way.
+  weights: str = ""
   arm: str = ""  # "": the screen's; a control's bundle shows the opposite sign
   direction: Literal["both", "up", "down"] = "both"  # risen, fallen ones only
   latents: tuple[int, ...] = ()  # these in place of the top
@@ -107,7 +110,10 @@ class SteerConfig:
   # arm's contrast and mean_difference.
   directions: tuple[str, ...] | None = None
   prompts: judge_config.PromptsConfig  # with both responses; held out
-  single_prompts: int = 0  # for single latents, evenly over topics; 0: all
+  # For single latents, evenly over topics; 0: all. Where there are bundles,
+  # random latents are then measured on these alone, and directions are compared
+  # with the first bundle's random ones.
+  single_prompts: int = 0
   strengths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
   # In units of the base's median residual norm at the hook, or of the length
   # of one of the diff's directions, `unit_direction`.
@@ -143,6 +149,12 @@ class SteerConfig:
       hooks_lib.parse(hook)
     if self.seed < 0:
       raise errors.InputError(f"seed={self.seed}: give 0 or more")
+
+  @property
+  def narrow(self) -> bool:
+    """Whether random latents are measured on the prompts of single ones."""
+    own = self.bundles is None or any(not b.band for b in self.bundles)
+    return bool(self.single_prompts and own and (self.bundles or self.diff))
 
   def _check_strengths(self):
     if not self.strengths:

@@ -154,12 +154,14 @@ def _groups(
   candidates: list[candidates_lib.Candidate],
   prompts: prompts_lib.Prompts,
 ) -> tuple[screen_lib.Group, ...]:
-  """Single latents on some prompts; all else on all of them."""
+  """Single latents on some prompts; bundles and directions on all of them."""
   topics = [prompt.topic for prompt in prompts.prompts]
   found = []
   for name, limit in (("wide", 0), ("single", config.single_prompts)):
     at_P = screen_lib.stratified(topics, limit)
-    members = tuple(c for c in candidates if results.group_of(c) == name)
+    members = tuple(
+      c for c in candidates if results.group_of(c, config.narrow) == name
+    )
     found.append(
       screen_lib.Group(name, members, screen_lib.subset(prompts, at_P), at_P)
     )

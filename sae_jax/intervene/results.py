@@ -21,7 +21,7 @@ from sae_jax.judge import scores
 
 # Single latents in summary.json; the table has all of them.
 _SHOWN = 2000
-DIRECTION = "direction"  # the band of single latents, on all prompts
+DIRECTION = "direction"  # the band that directions are compared with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Random:
 
   def band(self, way: str, but: candidates_lib.Candidate) -> verdict.Band:
     """Those that a candidate is compared with."""
+    if but.kind == "direction":
+      return verdict.Band(self.chosen[way])
     at = bands_lib.members(self.candidates, but)
     return verdict.Band(self.chosen[way][at])
 
@@ -93,6 +95,7 @@ class Results:
         *(["control"] * bool(self._config.control)),
       )
     }
+    self.narrow = self._config.narrow
     self.random = self._random()
 
   def __iter__(self) -> Iterator[Result]:
@@ -127,7 +130,7 @@ class Results:
   def share(self, result: Result, way: str, sign: int) -> float | None:
     """Of the shift on the same prompts: made by adding, undone by taking."""
     for group in self._screen.groups:
-      if group.name == group_of(result.candidate):
+      if group.name == group_of(result.candidate, self.narrow):
         difference_P = (
           self.unsteered["tuned"].margin - self.unsteered["base"].margin
         )
@@ -137,8 +140,9 @@ class Results:
 
   def _result(self, candidate, curves) -> Result:
     name = candidate.band
-    if candidate.kind == "direction" or candidate.is_random:
-      name = DIRECTION if name == candidates_lib.LATENT else name
+    wide = group_of(candidate, self.narrow) == "wide"
+    if wide and name == candidates_lib.LATENT:
+      name = DIRECTION
     passed = {
       way: verdict.check(
         curves[way], sign, self.random[name].band(way, candidate)
@@ -152,37 +156,60 @@ class Results:
       *verdict.decide(passed["up"], passed["down"], candidate.changed),
     )
 
+  @property
+  def direction_band(self) -> str | None:
+    """Which of the other bands directions are compared with, if it is one."""
+    if self.narrow:
+      return _bundles_band(self.random)
+    return None if self._config.single_prompts else candidates_lib.LATENT
+
   def _random(self) -> dict[str, Random]:
-    """All bands; that of single latents on their prompts and on all."""
-    screen = self._screen
-    wide = screen.groups[0]
-    at = [i for i, c in enumerate(wide.candidates) if c.is_random]
-    raw = {
-      model: _gather(screen, model, wide, at) for _, model, _ in strength.WAYS
-    }
-    random = [wide.candidates[i] for i in at]
+    """All bands; that of directions is one of them, or on other prompts."""
     found = {}
-    for band in dict.fromkeys(c.band for c in random):
-      of_band = [i for i, c in enumerate(random) if c.band == band]
-      members = tuple(random[i] for i in of_band)
-      sets = {band: np.arange(len(wide.at_P))}
-      if band == candidates_lib.LATENT:
-        sets = {band: screen.groups[-1].at_P, DIRECTION: sets[band]}
-      for name, at_P in sets.items():
-        effects, chosen = {}, {}
-        for way, model, sign in strength.WAYS:
-          effects[way], chosen[way], _ = strength.chosen_effects(
-            raw[model].at(of_band).at(..., at_P),
-            self.unsteered[model].at(at_P),
-            sign,
-            self._config.damage,
-          )
-        found[name] = Random(members, effects, chosen)
+    for group in self._screen.groups:
+      at = [i for i, c in enumerate(group.candidates) if c.is_random]
+      names = dict.fromkeys(group.candidates[i].band for i in at)
+      for name in names:
+        of_band = [i for i in at if group.candidates[i].band == name]
+        found[name] = self._band(group, of_band, group.at_P)
+        if name == candidates_lib.LATENT and not self.narrow:
+          found[DIRECTION] = found[name]
+          single_P = self._screen.groups[-1].at_P
+          found[name] = self._band(group, of_band, single_P)
+    if self.narrow:
+      found[DIRECTION] = found[_bundles_band(found)]
     return found
 
+  def _band(
+    self, group: screen_lib.Group, at: list[int], at_P: np.ndarray
+  ) -> Random:
+    """Some candidates of a group, on some of its prompts."""
+    inside_P = np.flatnonzero(np.isin(group.at_P, at_P))
+    effects, chosen = {}, {}
+    for way, model, sign in strength.WAYS:
+      effects[way], chosen[way], _ = strength.chosen_effects(
+        _gather(self._screen, model, group, at).at(..., inside_P),
+        self.unsteered[model].at(at_P),
+        sign,
+        self._config.damage,
+      )
+    return Random(tuple(group.candidates[i] for i in at), effects, chosen)
 
-def group_of(candidate: candidates_lib.Candidate) -> str:
-  single = candidate.kind == "latent" and not candidate.is_random
+
+def _bundles_band(bands: dict[str, Random]) -> str:
+  """The first bundle's: its random ones are sums too, on all prompts."""
+  own = (candidates_lib.LATENT, DIRECTION)
+  return next(name for name in bands if name not in own)
+
+
+def group_of(candidate: candidates_lib.Candidate, narrow: bool) -> str:
+  """Which prompts a candidate is measured on: "single", or "wide", all.
+
+  Args:
+    candidate: any.
+    narrow: of the config: random latents are measured as single ones are.
+  """
+  single = candidate.kind == "latent" and (narrow or not candidate.is_random)
   return "single" if single else "wide"
 
 

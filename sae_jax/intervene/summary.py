@@ -67,8 +67,9 @@ def summarise(
     "bands": {
       name: random.json(config.strengths)
       for name, random in results.random.items()
-      if name != results_lib.DIRECTION  # random latents, on all prompts
+      if name != results_lib.DIRECTION
     },
+    "direction_band": results.direction_band,
     "generation": generated,
     "rules": verdict.rules(config.damage, config.statistics, config.random),
     "warnings": [*warnings, *_warnings(results, shift)],

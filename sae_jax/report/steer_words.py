@@ -134,7 +134,7 @@ def band(finding: Finding, row: Row) -> Mapping[str, Any] | None:
   if row["kind"] == "latent":
     return bands.get("latent")
   if row["kind"] == "direction":
-    return bands.get("direction")
+    return bands.get(finding.found.get("direction_band") or "direction")
   short = row["name"].removeprefix("bundle ")
   return bands.get(row["name"]) or bands.get(short)
 

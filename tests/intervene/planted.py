@@ -141,6 +141,7 @@ def write_diff(path, hook=HOOK, latents=LATENTS):
   parts = []
   for method, arm, sign in (
     ("frozen", "tuned", 1),
+    ("frozen_plain", "tuned", -2),
     ("frozen_plain", "control", -1),
   ):
     parts.append(

@@ -101,6 +101,20 @@ def test_a_bundle_may_come_from_another_arm(place, decoder):
   assert all(weight < 0 for weight in found.weights)
 
 
+def test_a_bundle_may_be_ranked_by_one_score_and_weighed_by_another(
+  place, decoder
+):
+  for chosen in ({"top": 2}, {"latents": (planted.CAUSE, planted.SHADOW)}):
+    bundle = config.BundleConfig(
+      name="mixed", method="frozen_plain", weights="frozen", **chosen
+    )
+    found = find(place, decoder, latents=(1,), bundles=(bundle,))[0]
+    assert set(found.latents) == {planted.CAUSE, planted.SHADOW}
+    np.testing.assert_allclose(
+      found.weights, planted.scores()[list(found.latents)], rtol=1e-6
+    )
+
+
 def test_directions_have_length_1_whatever_they_had(place, decoder):
   told = planted.settings(place, directions=("linear.tuned.contrast",))
   found = candidates.find(told, decoder, np.zeros(0, np.int64))

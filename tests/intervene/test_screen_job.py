@@ -94,6 +94,19 @@ def test_of_all_latents_the_one_that_is_read_is_causal(summary):
     assert named(summary, name)["verdict"] == "causal"
 
 
+def test_directions_are_compared_with_random_bundles_on_all_prompts(summary):
+  assert summary["direction_band"] == "pair"
+  for name in ("linear.tuned.contrast", "linear.tuned.mean_difference"):
+    row = named(summary, name)
+    for way, sign in (("up", 1), ("down", -1)):
+      band = summary["bands"]["pair"][f"{way}_chosen"]
+      effect, edge = row[way]["effect"]["mean"], "high" if sign > 0 else "low"
+      z = sign * (effect - band["mean"]) / band["sd"]
+      np.testing.assert_allclose(row[way]["z"], z, rtol=1e-9)
+      assert row[way]["outside"] == (sign * effect > sign * band[edge])
+      assert row[way]["effect"]["n"] == 12
+
+
 def test_latents_that_have_not_moved_are_tried_with_either_sign(summary):
   names = {r["name"]: r for r in summary["interventions"]}
   for latent in planted.UNSCORED:
@@ -197,7 +210,7 @@ def test_the_table_has_every_direction_model_and_strength(finished, summary):
   assert is_margin.sum() == directions * 2 * 2
   chosen = is_margin & rows["chosen"]
   assert chosen.sum() == directions * 2
-  wide = is_margin & (rows["random"] | (rows["kind"] != "latent"))
+  wide = is_margin & (rows["kind"] != "latent")
   assert set(rows["prompts"][wide]) == {12}
   assert set(rows["prompts"][is_margin & ~wide]) == {SINGLE}
   cost = summary["cost"]
