@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import ops
+from sae_jax.ops.topk_encode import api as topk_api
 from sae_jax.ops.topk_encode import sharded
 from sae_jax.sae import auxk, dictionary
 
@@ -39,12 +40,14 @@ class Report:
   """What a loss evaluation tells besides the loss; scalars are over all shards.
 
   `fvu` is Σ‖x̂ − x‖² / Σ‖x − x̄‖² with the batch's own mean, `l0` the mean number
-  of values > 0 per row, `auxk` the AuxK term before its coefficient.
+  of values > 0 per row, `auxk` the AuxK term before its coefficient, `redone`
+  1 if the top-k of this batch had to be done again by the exact path.
   """
 
   fvu: jax.Array
   l0: jax.Array
   auxk: jax.Array
+  redone: jax.Array
   fired_F: jax.Array  # bool: this shard's latents with a value > 0 on some row
 
 
@@ -70,18 +73,33 @@ def _centred_square_sums(arrays, rows, axis_name):
 def _select(params, centred_BD, spec):
   """This shard's share of the top-k: ReLU'd values, zero where not chosen."""
   dtype = spec.matmul_dtype or centred_BD.dtype
-  pre_BK, indices_BK = ops.topk_encode(
+  arrays = (
     centred_BD.astype(dtype),
     params.w_enc_FD.astype(dtype),
     params.b_enc_F,
     min(spec.k, params.latents),
-    implementation=spec.implementation,
   )
-  count_B = sharded.winners(pre_BK, spec.k, spec.latent_axis)
+  found = topk_api.topk_candidates(*arrays, implementation=spec.implementation)
+
+  def chosen(found):
+    count_B, kth_B = sharded.exchange(found.values_BK, spec.k, spec.latent_axis)
+    return (found.values_BK, found.indices_BK, count_B), kth_B
+
+  best, kth_B = chosen(found)
+  redone = jnp.zeros((), jnp.int32)
+  if found.bound_B is not None:
+    # All shards take the same branch: there is an exchange in it.
+    redone = 1 - found.certified(kth_B).astype(jnp.int32)
+    for axis in (spec.data_axis, spec.latent_axis):
+      redone = redone if axis is None else lax.pmax(redone, axis)
+    best = lax.cond(
+      redone > 0, lambda: chosen(topk_api.exactly(*arrays))[0], lambda: best
+    )
+  pre_BK, indices_BK, count_B = best
   kept_BK = jnp.arange(pre_BK.shape[1])[None, :] < count_B[:, None]
   # relu keeps a NaN, so that it reaches the loss.
   values_BK = jnp.where(kept_BK, jax.nn.relu(pre_BK), 0)
-  return values_BK.astype(centred_BD.dtype), indices_BK
+  return values_BK.astype(centred_BD.dtype), indices_BK, redone
 
 
 def loss_and_grads(
@@ -96,7 +114,7 @@ def loss_and_grads(
   latents = params.latents
   implementation = spec.implementation
   centred_BD = x_BD - params.b_dec_D[None, :]
-  values_BK, indices_BK = _select(params, centred_BD, spec)
+  values_BK, indices_BK, redone = _select(params, centred_BD, spec)
   active_BK = values_BK > 0
 
   decoded_BD = ops.sparse_decode(
@@ -145,6 +163,7 @@ def loss_and_grads(
     fvu=square_error / x_spread,
     l0=active / rows,
     auxk=aux,
+    redone=redone,
     fired_F=_psum(fired_F, spec.data_axis) > 0,
   )
   return loss, report, _finish(grads, params, grad_BD, spec)

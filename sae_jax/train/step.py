@@ -46,6 +46,8 @@ def make_train_step(
   Scalars (float32, on the device; `train/dead_frac`, `train/lr` are those that
   the step used): `train/loss`, `train/fvu` (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the
   batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
+  `train/redone` (1: a kernel could not certify its top-k, so the batch was done
+  again by the exact path; always 0 where there is no such kernel),
   `train/grad_norm` (of the loss, before the projection), `train/lr`. A NaN or
   infinity anywhere in the batch or the parameters makes the loss non-finite.
 
@@ -98,6 +100,7 @@ def make_train_step(
       "train/l0": report.l0,
       "train/dead_frac": jnp.mean(dead_F, dtype=jnp.float32),
       "train/auxk": report.auxk,
+      "train/redone": report.redone.astype(jnp.float32),
       "train/grad_norm": optax.tree.norm(grads),
       "train/lr": rate(state.step),
     }
@@ -158,6 +161,7 @@ def _sharded_grad(config, mesh, d_model, implementation):
     "fvu": jax.P(),
     "l0": jax.P(),
     "auxk": jax.P(),
+    "redone": jax.P(),
     "fired_F": jax.P("latent"),
   }
   return jax.shard_map(

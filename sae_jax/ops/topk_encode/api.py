@@ -1,22 +1,30 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`topk_encode`: signature, checks, gradient and choice of implementation."""
+"""`topk_encode`: signature, checks, gradient and choice of implementation.
+
+Always exact: kernels that can miss a winner return a bound (`candidates`), and
+a batch that it does not clear is done again by the exact path, inside the
+compiled program.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sae_jax import errors
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
+from sae_jax.ops.topk_encode import candidates as candidates_lib
 from sae_jax.ops.topk_encode import cpu, reference, xla
 
+# `(x_BD, w_enc_FD, b_enc_F, k) -> Candidates`.
 IMPLEMENTATIONS = {
-  "reference": reference.topk_encode,
-  "cpu": cpu.topk_encode,
-  "xla": xla.topk_encode,
+  "reference": reference.candidates,
+  "cpu": cpu.candidates,
+  "xla": xla.candidates,
 }
 
 
@@ -45,7 +53,7 @@ def topk_encode(
     k: how many to keep, 1 <= k <= F.
     mask_F: latents that may be chosen (True); the others count as -inf and
       appear only, with that value, when fewer than k are allowed.
-    implementation: "reference", "cpu", "xla", or None for the platform's own.
+    implementation: one of `IMPLEMENTATIONS`, or None for the platform's own.
 
   Returns:
     values_BK float32 (float64 for float64 inputs) and indices_BK int32.
@@ -61,6 +69,29 @@ def topk_encode(
     b_enc_F = jnp.where(mask_F, b_enc_F, -jnp.inf)
   arrays = map(jnp.asarray, (x_BD, w_enc_FD, b_enc_F))
   return _topk_encode(*arrays, k, implementation)
+
+
+def topk_candidates(
+  x_BD: jax.Array,
+  w_enc_FD: jax.Array,
+  b_enc_F: jax.Array,
+  k: int,
+  *,
+  implementation: str | None = None,
+) -> candidates_lib.Candidates:
+  """What `implementation` finds at its first attempt; no gradient.
+
+  For callers that see more than this call does, such as the k-th value of all
+  shards, and decide themselves whether the bound is good enough; `exactly` does
+  it again. Arguments and errors as in `topk_encode`.
+  """
+  _check(x_BD, w_enc_FD, b_enc_F, k)
+  find = dispatch.choose("topk_encode", IMPLEMENTATIONS, implementation)
+  return find(x_BD, w_enc_FD, b_enc_F, k)
+
+
+# The exact path that a batch without certificate is done again with.
+exactly = xla.candidates
 
 
 def _check(x_BD, w_enc_FD, b_enc_F, k):
@@ -87,8 +118,21 @@ def _check(x_BD, w_enc_FD, b_enc_F, k):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _topk_encode(x_BD, w_enc_FD, b_enc_F, k, implementation):
-  encode = dispatch.choose("topk_encode", IMPLEMENTATIONS, implementation)
-  return encode(x_BD, w_enc_FD, b_enc_F, k)
+  found = topk_candidates(
+    x_BD, w_enc_FD, b_enc_F, k, implementation=implementation
+  )
+  if found.bound_B is None:
+    return found.values_BK, found.indices_BK
+
+  def again():
+    exact = exactly(x_BD, w_enc_FD, b_enc_F, k)
+    return exact.values_BK, exact.indices_BK
+
+  return lax.cond(
+    found.certified(found.values_BK[:, -1]),
+    lambda: (found.values_BK, found.indices_BK),
+    again,
+  )
 
 
 def _forward(x_BD, w_enc_FD, b_enc_F, k, implementation):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax.ops import rows
+from sae_jax.ops.topk_encode import candidates as candidates_lib
 from sae_jax.ops.topk_encode import reference
 
 GROUP = 16  # contiguous latents; 32 measured the same, strided groups slower
@@ -49,13 +50,13 @@ def grouped_top_k(
   return values_BK, group_BK * group + place_BK % group
 
 
-def topk_encode(
+def candidates(
   x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
+) -> candidates_lib.Candidates:
   """See `api.topk_encode`."""
 
   def encode_chunk(x_CD):
     pre_CF = reference.pre_activations(x_CD, w_enc_FD, b_enc_F)
-    return grouped_top_k(pre_CF, k)
+    return candidates_lib.Candidates(*grouped_top_k(pre_CF, k))
 
   return rows.map_chunks(encode_chunk, _CHUNK, x_BD)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from sae_jax.ops.topk_encode import candidates as candidates_lib
+
 
 def pre_activations(
   x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array
@@ -29,9 +31,10 @@ def pre_activations(
   return jnp.where(jnp.isnan(pre_BF), jnp.nan, pre_BF)
 
 
-def topk_encode(
+def candidates(
   x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
+) -> candidates_lib.Candidates:
   """See `api.topk_encode`; writes [B, F]."""
-  values_BK, indices_BK = lax.top_k(pre_activations(x_BD, w_enc_FD, b_enc_F), k)
-  return values_BK, indices_BK
+  return candidates_lib.Candidates(
+    *lax.top_k(pre_activations(x_BD, w_enc_FD, b_enc_F), k)
+  )

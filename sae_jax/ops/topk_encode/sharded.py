@@ -11,7 +11,14 @@ from jax import lax
 
 
 def winners(values_BK: jax.Array, k: int, axis_name: str | None) -> jax.Array:
-  """How many of this shard's candidates are among the k best of all, [B].
+  """How many of this shard's candidates are among the k best of all, [B]."""
+  return exchange(values_BK, k, axis_name)[0]
+
+
+def exchange(
+  values_BK: jax.Array, k: int, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+  """`winners`, and the k-th best value of all shards, [B] each.
 
   Runs inside `shard_map`. `values_BK` are the shard's own best candidates in
   the order of `topk_encode`, at least min(k, latents per shard) of them. The
@@ -20,10 +27,12 @@ def winners(values_BK: jax.Array, k: int, axis_name: str | None) -> jax.Array:
   positions, hence ties go to the lower latent as they do on one device.
   """
   if axis_name is None:
-    return jnp.full(values_BK.shape[:1], min(k, values_BK.shape[1]), jnp.int32)
+    count = min(k, values_BK.shape[1])
+    count_B = jnp.full(values_BK.shape[:1], count, jnp.int32)
+    return count_B, values_BK[:, count - 1]
   per_shard = values_BK.shape[1]
   all_BC = lax.all_gather(values_BK, axis_name, axis=1, tiled=True)
   # With fewer candidates than k in all, every one wins.
-  _, place_BK = lax.top_k(all_BC, min(k, all_BC.shape[1]))
+  best_BK, place_BK = lax.top_k(all_BC, min(k, all_BC.shape[1]))
   mine_BK = place_BK // per_shard == lax.axis_index(axis_name)
-  return jnp.sum(mine_BK, axis=1, dtype=jnp.int32)
+  return jnp.sum(mine_BK, axis=1, dtype=jnp.int32), best_BK[:, -1]

@@ -5,17 +5,18 @@
 import jax
 
 from sae_jax.ops import rows
+from sae_jax.ops.topk_encode import candidates as candidates_lib
 from sae_jax.ops.topk_encode import reference
 
 # Pre-activations of one chunk, in elements: 256 MiB of float32.
 _CHUNK_ELEMENTS = 1 << 26
 
 
-def topk_encode(
+def candidates(
   x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
+) -> candidates_lib.Candidates:
   """See `api.topk_encode`; writes [chunk, F], never [B, F] when that is big."""
   chunk = max(8, _CHUNK_ELEMENTS // w_enc_FD.shape[0])
   return rows.map_chunks(
-    lambda x_CD: reference.topk_encode(x_CD, w_enc_FD, b_enc_F, k), chunk, x_BD
+    lambda x_CD: reference.candidates(x_CD, w_enc_FD, b_enc_F, k), chunk, x_BD
   )
