@@ -1,0 +1,153 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The programs that `aot.py` compiles: the training step, and each op alone.
+
+Runs in a process that `aot.py` starts, after XLA_FLAGS were set.
+"""
+
+import pathlib
+import time
+from typing import Any
+
+import facts
+import hlo
+import targets  # before jax: it sets what libtpu reads
+
+import jax  # isort: skip
+import jax.numpy as jnp  # isort: skip
+
+from sae_jax import sae
+from sae_jax.ops import dispatch
+from sae_jax.ops.pair_grads import api as pair_grads_api
+from sae_jax.ops.sparse_decode import api as sparse_decode_api
+from sae_jax.ops.topk_encode import api as topk_encode_api
+from sae_jax.train import optimizer as optimizer_lib
+from sae_jax.train import state as state_lib
+from sae_jax.train import step as step_lib
+
+_STEPS = 10_000  # nominal length of the run; only schedules see it
+
+
+def compile_and_read(
+  case: dict[str, Any], directory: pathlib.Path
+) -> dict[str, Any]:
+  """Compiles a case of `aot.py` and says what the program does.
+
+  Args:
+    case: topology, mesh sizes, shapes, op (None: the step), implementation.
+    directory: where XLA_FLAGS has the compiler put its dumps.
+  """
+  reason = targets.missing(case["platform"])
+  if reason:
+    raise SystemExit(reason)
+  described = targets.devices(case["platform"], case["topology"])
+  mesh = targets.mesh(described, case["data"], case["latent"])
+  problem = facts.Problem(
+    **{
+      name: case[name]
+      for name in ("batch", "d_model", "latents", "k", "data", "latent")
+    }
+  )
+  started = time.process_time()
+  with dispatch.compiled_kernels(described.devices[0]):
+    if case.get("op"):
+      lowered = _lower_op(case, problem, mesh)
+    else:
+      lowered = _lower_step(case, problem, mesh)
+    compiled = lowered.compile()
+  seconds = time.process_time() - started
+  program = hlo.Program(_dump(directory, "after_optimizations.txt"))
+  assignment = _dump(directory, "buffer-assignment.txt")
+  return {
+    "device": described.devices[0].device_kind,
+    "implementation": case["implementation"]
+    or dispatch.for_platform(described.devices[0].platform),
+    "compile_s": seconds,
+    "memory": facts.memory(compiled),
+    "temporaries": facts.temporaries(assignment, program),
+  } | facts.of_program(program, problem)
+
+
+def _dump(directory: pathlib.Path, ending: str) -> str:
+  """The newest dump of that kind, of the module that was compiled last."""
+  found = sorted(
+    directory.glob(f"*{ending}"), key=lambda path: path.stat().st_mtime
+  )
+  if not found:
+    raise RuntimeError(f"the compiler left no {ending} in {directory}")
+  return found[-1].read_text()
+
+
+def _lower_step(case, problem, mesh) -> jax.stages.Lowered:
+  config = sae.SaeConfig(
+    latents=problem.latents,
+    k=problem.k,
+    **({"aux_coefficient": 0.0} if case["no_auxk"] else {}),
+  )
+  optimizer_config = optimizer_lib.OptimizerConfig()
+  optimizer = optimizer_lib.make_optimizer(
+    optimizer_config, latents=problem.latents, steps=_STEPS
+  )
+  state = state_lib.abstract_state(config, optimizer, problem.d_model, mesh)
+  rows = jax.ShapeDtypeStruct(
+    (problem.batch, problem.d_model),
+    jnp.bfloat16,
+    sharding=jax.NamedSharding(mesh, jax.P("data", None)),
+  )
+  train_step = step_lib.make_train_step(
+    config,
+    optimizer_config,
+    mesh,
+    d_model=problem.d_model,
+    steps=_STEPS,
+    implementation=case["implementation"],
+  )
+  return train_step.lower(state, rows)
+
+
+def _lower_op(case, problem, mesh) -> jax.stages.Lowered:
+  """One op on one device, with bfloat16 products as in training."""
+  b, d, f, k = problem.batch, problem.d_model, problem.latents, problem.k
+  implementation = case["implementation"] or dispatch.for_platform(
+    case["platform"]
+  )
+  replicated = jax.NamedSharding(mesh, jax.P())
+
+  def array(dtype, *shape):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated)
+
+  values, indices = array(jnp.float32, b, k), array(jnp.int32, b, k)
+  rows, matrix = array(jnp.float32, b, d), array(jnp.float32, f, d)
+  products = (array(jnp.bfloat16, b, d), array(jnp.bfloat16, f, d))
+  match case["op"]:
+    case "topk_encode":
+      arrays = (*products, array(jnp.float32, f))
+
+      def aot_op(x_BD, w_enc_FD, b_enc_F):
+        return topk_encode_api.topk_candidates(
+          x_BD, w_enc_FD, b_enc_F, k, implementation=implementation
+        )
+    case "sparse_decode":
+      arrays = (values, indices, matrix)
+
+      def aot_op(values_BK, indices_BK, w_FD):
+        return sparse_decode_api.sparse_decode(
+          values_BK, indices_BK, w_FD, implementation=implementation
+        )
+    case "row_dots":
+      arrays = (rows, indices, matrix)
+
+      def aot_op(x_BD, indices_BK, w_FD):
+        return sparse_decode_api.row_dots(
+          x_BD, indices_BK, w_FD, implementation=implementation
+        )
+    case "pair_grads":
+      arrays = (values, indices, rows)
+
+      def aot_op(coef_BK, indices_BK, x_BD):
+        return pair_grads_api.pair_grads(
+          coef_BK, indices_BK, x_BD, f, implementation=implementation
+        )
+    case other:
+      raise SystemExit(f"there is no op {other!r} to compile")
+  return jax.jit(aot_op, out_shardings=replicated).lower(*arrays)
