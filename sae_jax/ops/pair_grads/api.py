@@ -8,17 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
-from sae_jax.ops.pair_grads import cpu, reference, xla
+from sae_jax.ops.pair_grads import cpu, pallas_tpu, reference, xla
 
 GRADS = {
   "reference": reference.pair_grads,
   "cpu": cpu.pair_grads,
   "xla": xla.pair_grads,
+  "pallas_tpu": pallas_tpu.pair_grads,
+  "pallas_gpu": xla.pair_grads,  # no kernel of its own
 }
 SUMS = {
   "reference": reference.pair_sums,
   "cpu": cpu.pair_sums,
   "xla": xla.pair_sums,
+  "pallas_tpu": pallas_tpu.pair_sums,
+  "pallas_gpu": xla.pair_sums,
 }
 
 
@@ -42,7 +46,7 @@ def pair_grads(
     indices_BK: latents in [0, F); distinct within a row.
     x_BD: the row that each pair scales.
     latents: F.
-    implementation: "reference", "cpu", "xla", or None for the platform's own.
+    implementation: a name in `GRADS`, or None for the platform's own.
 
   Returns:
     [F, D] float32 (float64 for float64 coefficients).

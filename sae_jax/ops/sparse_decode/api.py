@@ -12,17 +12,21 @@ import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
-from sae_jax.ops.sparse_decode import chunked, reference
+from sae_jax.ops.sparse_decode import chunked, pallas_tpu, reference
 
 DECODE = {
   "reference": reference.sparse_decode,
   "cpu": chunked.sparse_decode_cpu,
   "xla": chunked.sparse_decode_xla,
+  "pallas_tpu": pallas_tpu.sparse_decode,
+  "pallas_gpu": chunked.sparse_decode_xla,  # no kernel of its own
 }
 ROW_DOTS = {
   "reference": reference.row_dots,
   "cpu": chunked.row_dots_cpu,
   "xla": chunked.row_dots_xla,
+  "pallas_tpu": chunked.row_dots_xla,
+  "pallas_gpu": chunked.row_dots_xla,
 }
 
 
