@@ -4,7 +4,7 @@
 
 Branches are told apart by the file whose conditional it is: `losses:1` is the
 exact repeat of a batch whose top-k was not certified, `auxk:0` AuxK with no
-dead latent, `auxk:1` and up its sizes. Index 0 of both is what normally runs.
+dead latent, `auxk:1` and up its sizes.
 """
 
 import collections
@@ -17,6 +17,9 @@ from typing import Any
 import hlo
 import hlo_text
 
+# Whose conditionals normally take their first branch; in other files, such as
+# the capacities of a list of pairs, any branch may be the usual one.
+_RARE = ("auxk", "losses")
 # They pass an array on, or name it again.
 _ALIASES = (
   "bitcast",
@@ -70,8 +73,10 @@ def label(branches: tuple[hlo.Branch, ...]) -> str:
 
 
 def normal(branches: tuple[hlo.Branch, ...]) -> bool:
-  """Whether it runs when all is certified and no latent is dead."""
-  return all(b.index == 0 for b in branches)
+  """Whether it can run when all is certified and no latent is dead."""
+  return not any(
+    b.index and pathlib.Path(b.source).stem in _RARE for b in branches
+  )
 
 
 def stage(program: hlo.Program, instruction: hlo_text.Instruction) -> str:
