@@ -1,0 +1,249 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""PREDICTED time of every stage of a training step on accelerators.
+
+From shapes, formulas and published peaks; nothing is measured and nothing is
+read from a compiler. A stage's prediction is the longest of its matrix units,
+its memory and its links, each at its full published rate: a floor, which real
+kernels miss by what they do not overlap. The step's prediction lies between the
+longest resource (all stages overlap) and the sum of the stages (none does).
+"""
+
+import argparse
+import dataclasses
+import json
+
+from sae_jax.ops import tpu_chips
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+  """One JAX device. TPU rates: jax's table of chips (`ops/tpu_chips.py`)."""
+
+  name: str
+  flops: float  # bfloat16 products, per second
+  memory: float  # bytes per second
+  link: float  # bytes per second that a device sends to one neighbour
+  axes: int  # of the torus; each has two neighbours. 0: a switch
+  wrapped: bool = True  # whether its axes are rings rather than lines
+
+
+def _tpu(
+  chip: tpu_chips.Chip, cores: int, link: float, axes: int, wrapped: bool
+) -> Device:
+  return Device(
+    name=chip.name,
+    flops=chip.flops_per_s * cores,
+    memory=chip.hbm_bytes_per_s * cores,
+    link=link,
+    axes=axes,
+    wrapped=wrapped,
+  )
+
+
+# Links: one way, from "How to Scale Your Model" (Google DeepMind 2025, ch. 2).
+# v4 and v5p slices of whole 4x4x4 cubes are wrapped; v5e and v6e slices are when
+# an axis has 16 chips, which the slices here have not.
+# H100 SXM: NVIDIA's data sheet; 900 GB/s of NVLink is both ways.
+DEVICES = {
+  "v4": _tpu(tpu_chips.V4, 2, 45e9, 3, True),
+  "v5e": _tpu(tpu_chips.V5E, 1, 45e9, 2, False),
+  "v5p": _tpu(tpu_chips.V5P, 2, 90e9, 3, True),
+  "v6e": _tpu(tpu_chips.V6E, 1, 90e9, 2, False),
+  "h100": Device(name="h100", flops=989e12, memory=3.35e12, link=450e9, axes=0),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shapes:
+  """A step and how it is spread; sizes of the whole mesh."""
+
+  batch: int
+  d_model: int
+  latents: int
+  k: int
+  data: int
+  latent: int
+  aux_k: int
+  dead: int  # latents that AuxK sees, per shard (its compacted capacity)
+
+  @property
+  def rows(self) -> int:
+    """Of a batch, per device."""
+    return self.batch // self.data
+
+  @property
+  def owned(self) -> int:
+    """Latents per device."""
+    return self.latents // self.latent
+
+  @property
+  def pairs(self) -> int:
+    """(row, latent) pairs per device, when winners spread evenly."""
+    return self.rows * self.k // self.latent
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """What one device does: matrix FLOPs, bytes of memory, bytes sent."""
+
+  name: str
+  flops: float
+  moved: float
+  sent: float
+
+  def seconds(self, device: Device) -> dict[str, float]:
+    """At full rate: `matrix`, `memory`, `links`."""
+    # Along every axis of the torus at once, both ways round if it is a ring.
+    ways = 2 if device.wrapped else 1
+    rate = device.link * max(1, ways * device.axes)
+    return {
+      "matrix": self.flops / device.flops,
+      "memory": self.moved / device.memory,
+      "links": self.sent / rate,
+    }
+
+
+def _all_reduce(size: float, devices: int) -> float:
+  return 2 * size * (devices - 1) / devices
+
+
+def _all_gather(size: float, devices: int) -> float:
+  return size * (devices - 1) / devices
+
+
+def stages(s: Shapes) -> list[Stage]:
+  """The stages of `sae.losses` and `train.step`, float32 unless said.
+
+  Memory counts every array once per stage that reads or writes it: the least
+  that a stage can move when nothing stays in fast memory between stages.
+  """
+  b, d, f, p = s.rows, s.d_model, s.owned, s.pairs
+  weights, batch = 4 * f * d, 4 * b * d
+  candidates = 4 * b * min(s.k, f) * s.latent
+  made = [
+    # Master weights are read, their bfloat16 copy is written and read.
+    Stage("encode", 2 * b * d * f, weights * 2 + batch, 0),
+    Stage(
+      "exchange candidates",
+      0,
+      2 * candidates,
+      _all_gather(candidates, s.latent),
+    ),
+    Stage("decode", 0, 4 * p * d + batch, 0),
+    Stage("sum of decoded", 0, 2 * batch, _all_reduce(batch, s.latent)),
+    Stage("error, statistics", 0, 3 * batch, 0),
+    Stage("gradient of values", 0, 4 * p * d + batch, 0),
+    Stage("weight gradients", 0, 2 * (4 * p * d + weights), 0),
+    Stage(
+      "sum of gradients",
+      0,
+      0 if s.data == 1 else 4 * weights,
+      _all_reduce(2 * weights, s.data),
+    ),
+    # Per matrix: weights, gradient, two moments in; all but the gradient out.
+    Stage("b_dec, Adam, projection", 0, 2 * 7 * weights + weights, 0),
+  ]
+  if s.dead:
+    c = min(s.dead, f)
+    # Scores, chosen values, their gradient: [B, C]. 32 / 4 passes find the
+    # k-th of a row.
+    passes = 8 if s.latent * c > s.aux_k else 0
+    made.append(
+      Stage(
+        f"AuxK, {c:,} dead per device",
+        5 * 2 * b * d * c,
+        4 * b * c * (6 + passes) + 6 * batch + 4 * c * d * 8,
+        _all_reduce(batch, s.latent) + _all_reduce(passes * 60 * b, s.latent),
+      )
+    )
+  return made
+
+
+def table(device: Device, s: Shapes) -> str:
+  """Milliseconds per stage and resource, and how far apart the bounds lie."""
+  lines = [
+    "| stage | GFLOP | MB moved | MB sent | matrix ms | memory ms | links ms |"
+    " predicted ms |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|",
+  ]
+  totals: dict[str, float] = {}
+  serial = 0.0
+  for stage in stages(s):
+    seconds = stage.seconds(device)
+    longest = max(seconds.values())
+    serial += longest
+    for name, value in seconds.items():
+      totals[name] = totals.get(name, 0.0) + value
+    times = " | ".join(f"{v * 1e3:.3f}" for v in (*seconds.values(), longest))
+    lines.append(
+      f"| {stage.name} | {stage.flops / 1e9:,.1f} | {stage.moved / 1e6:,.1f} |"
+      f" {stage.sent / 1e6:,.1f} | {times} |"
+    )
+  cells = " | ".join(f"{v * 1e3:.3f}" for v in totals.values())
+  lines.append(f"| **all** | | | | {cells} | **{serial * 1e3:.3f}** |")
+  encode = 2 * s.rows * s.d_model * s.owned / device.flops
+  tokens = s.batch / serial
+  lines += [
+    "",
+    f"PREDICTION, not a measurement: {max(totals.values()) * 1e3:.3f} ms if"
+    f" everything overlaps, {serial * 1e3:.3f} ms if nothing does"
+    f" ({serial / encode:.2f} times the encoder's product; {tokens:,.0f} tokens"
+    " per second of the whole mesh).",
+  ]
+  return "\n".join(lines)
+
+
+def main() -> None:
+  """Prints one table per case."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "cases",
+    nargs="*",
+    default=["v5e/1x16", "v5e/4x4", "v5p/1x64", "v5p/4x16", "h100/1x8"],
+    help=f"DEVICE/DATAxLATENT; devices: {' '.join(DEVICES)}",
+  )
+  parser.add_argument("--batch", type=int, default=8192, help="B")
+  parser.add_argument("--d-model", type=int, default=4096, help="D")
+  parser.add_argument("--latents", type=int, default=131072, help="F")
+  parser.add_argument("--k", type=int, default=64, help="K")
+  parser.add_argument("--aux-k", type=int, default=0, help="0: D / 2")
+  parser.add_argument(
+    "--dead", type=int, default=0, help="dead latents per device; 0: no AuxK"
+  )
+  parser.add_argument("--json", action="store_true", help="stages as JSON")
+  args = parser.parse_args()
+  for case in args.cases:
+    name, _, sizes = case.partition("/")
+    try:
+      data, latent = map(int, sizes.split("x"))
+      device = DEVICES[name]
+    except (ValueError, KeyError):
+      raise SystemExit(
+        f"case {case!r}: write DEVICE/DATAxLATENT with one of {[*DEVICES]}"
+      ) from None
+    shapes = Shapes(
+      batch=args.batch,
+      d_model=args.d_model,
+      latents=args.latents,
+      k=args.k,
+      data=data,
+      latent=latent,
+      aux_k=args.aux_k or args.d_model // 2,
+      dead=args.dead,
+    )
+    if args.json:
+      rows = [
+        dataclasses.asdict(stage) | stage.seconds(device)
+        for stage in stages(shapes)
+      ]
+      print(json.dumps({"case": case, "stages": rows}))
+    else:
+      print(f"### {case}: {dataclasses.asdict(shapes)}\n")
+      print(f"{table(device, shapes)}\n")
+
+
+if __name__ == "__main__":
+  main()
