@@ -42,7 +42,7 @@ def _tpu(
 
 
 # Links: one way, from "How to Scale Your Model" (Google DeepMind 2025, ch. 2).
-# v4 and v5p slices of whole 4x4x4 cubes are wrapped; v5e and v6e slices are when
+# Slices of whole 4x4x4 cubes (v4, v5p) are wrapped; v5e and v6e slices are when
 # an axis has 16 chips, which the slices here have not.
 # H100 SXM: NVIDIA's data sheet; 900 GB/s of NVLink is both ways.
 DEVICES = {
