@@ -4,6 +4,7 @@
 
 from sae_jax.ops.pair_grads.api import pair_grads, pair_sums
 from sae_jax.ops.sparse_decode.api import row_dots, sparse_decode
+from sae_jax.ops.sphere_adam.api import sphere_adam
 from sae_jax.ops.topk_encode.api import topk_encode
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
   "pair_sums",
   "row_dots",
   "sparse_decode",
+  "sphere_adam",
   "topk_encode",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from sae_jax import errors, sae
 from sae_jax.ops import dispatch
@@ -70,6 +69,13 @@ def make_train_step(
   optimizer = optimizer_lib.make_optimizer(
     optimizer_config, latents=config.latents, steps=steps
   )
+  apply = optimizer_lib.make_apply(
+    optimizer_config,
+    mesh,
+    latents=config.latents,
+    steps=steps,
+    implementation=implementation,
+  )
   rate = optimizer_lib.schedule(
     optimizer_config, latents=config.latents, steps=steps
   )
@@ -92,8 +98,7 @@ def make_train_step(
     loss, report, grads = grad_fn(
       state.params, x_BD, dead_F, state.total_variance
     )
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
+    params, opt_state, grad_norm = apply(grads, state.opt_state, state.params)
     scalars = {
       "train/loss": loss,
       "train/fvu": report.fvu,
@@ -101,7 +106,7 @@ def make_train_step(
       "train/dead_frac": jnp.mean(dead_F, dtype=jnp.float32),
       "train/auxk": report.auxk,
       "train/redone": report.redone.astype(jnp.float32),
-      "train/grad_norm": optax.tree.norm(grads),
+      "train/grad_norm": grad_norm,
       "train/lr": rate(state.step),
     }
     state = state_lib.TrainState(

@@ -1,0 +1,23 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Works on every platform: the whole matrix at once, as XLA fuses it."""
+
+import jax
+import jax.numpy as jnp
+
+from sae_jax.ops.sphere_adam import formula
+
+
+def sphere_adam(
+  row_FD: jax.Array,
+  grad_FD: jax.Array,
+  mu_FD: jax.Array,
+  nu_FD: jax.Array,
+  learning_rate: jax.Array,
+  count: jax.Array,
+  rule: formula.Rule,
+) -> formula.Moved:
+  """See `api.sphere_adam`."""
+  factors = formula.factors(learning_rate, count, rule)
+  moved = formula.move(row_FD, grad_FD, mu_FD, nu_FD, *factors, rule)
+  return formula.Moved(*moved, jnp.sum(grad_FD * grad_FD))
