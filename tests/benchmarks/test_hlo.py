@@ -5,7 +5,6 @@
 import functools
 import importlib
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +132,8 @@ _TPU = """HloModule jit_f, is_scheduled=true
 
 %all-reduce-scatter.1 (p: f32[64,128]) -> f32[16,128] {
   %p = f32[64,128]{1,0:T(8,128)} parameter(0)
-  %ar = f32[64,128]{1,0:T(8,128)} all-reduce(%p), replica_groups=[1,4]<=[4], to_apply=%sum
+  %ar = f32[64,128]{1,0:T(8,128)} all-reduce(%p), \
+replica_groups=[1,4]<=[4], to_apply=%sum
   ROOT %cut = f32[16,128]{1,0:T(8,128)} slice(%ar), slice={[0:16], [0:128]}
 }
 
@@ -141,10 +141,15 @@ ENTRY %main (x: bf16[64,32], w: bf16[128,32], y: f32[3,64,32]) -> f32[16,128] {
   %x = bf16[64,32]{1,0:T(8,128)(2,1)} parameter(0)
   %w = bf16[128,32]{1,0:T(8,128)(2,1)} parameter(1)
   %y = f32[3,64,32]{2,1,0:T(8,128)} parameter(2)
-  %thin = f32[64,1]{1,0:T(8,128)S(1)} custom-call(%x), custom_call_target="tpu_custom_call", backend_config={"custom_call_config":{"cost_estimate":{"flops":"4096","bytes_accessed":"512"}}}
+  %thin = f32[64,1]{1,0:T(8,128)S(1)} custom-call(%x), \
+custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{\
+"flops":"4096","bytes_accessed":"512"}}}
   %dot = f32[64,128]{1,0:T(8,128)} convolution(%x, %w), dim_labels=bf_oi->bf
-  %batched = f32[3,64,64]{2,1,0:T(8,128)} convolution(%y, %y), window={size=3 stride=2 pad=0_0 lhs_dilate=3}, dim_labels=0bf_0oi->0bf
-  ROOT %rs = f32[16,128]{1,0:T(8,128)} fusion(%dot), kind=kCustom, calls=%all-reduce-scatter.1
+  %batched = f32[3,64,64]{2,1,0:T(8,128)} convolution(%y, %y), \
+window={size=3 stride=2 pad=0_0 lhs_dilate=3}, dim_labels=0bf_0oi->0bf
+  ROOT %rs = f32[16,128]{1,0:T(8,128)} fusion(%dot), \
+kind=kCustom, calls=%all-reduce-scatter.1
 }
 """
 
