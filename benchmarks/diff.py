@@ -11,12 +11,12 @@ anonymous memory above that of the loaded dictionary, and the files of sums.
 import argparse
 import json
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+
+import machine
 
 HOOK = "blocks.0.hook_resid_post"
 DOCUMENT = 128  # tokens of a made document
@@ -51,9 +51,11 @@ def main() -> None:
   cases = [(latents, args.rows[0]) for latents in args.latents]
   middle = args.latents[min(1, len(args.latents) - 1)]
   cases += [(middle, rows) for rows in args.rows[1:]]
-  print(f"{platform.processor() or platform.machine()}, Python", end=" ")
-  print(f"{platform.python_version()}; D={args.width}, K={args.k},", end=" ")
-  print(f"{args.groups} groups, 1000 resamples, two models.\n")
+  print(machine.line())
+  print(
+    f"D={args.width}, K={args.k}, {args.groups} groups, 1000 resamples, two"
+    " models.\n"
+  )
   print(
     "| latents | rows | rows/s | statistics | µs per live latent | anonymous"
     " memory: sums | statistics | files |"
@@ -109,13 +111,13 @@ def measure(latents: int, rows: int, args) -> dict[str, float]:
       models=problem_lib.Models(settings, one),
     )
     problem.work.mkdir()
-    with Memory() as sums_memory:
+    with machine.AnonymousMemory() as sums_memory:
       start = time.perf_counter()
       for name in ("base", "tuned"):
         sums.latent_sums(problem, name)
         sums.activation_sums(problem, name)
       encoded = time.perf_counter() - start
-    with Memory() as statistics_memory:
+    with machine.AnonymousMemory() as statistics_memory:
       start = time.perf_counter()
       (part,) = frozen.run(problem)
       tested = time.perf_counter() - start
@@ -159,36 +161,6 @@ def make_dictionary(latents: int, args):
     b_dec_D=jnp.zeros(args.width),
   )
   return jax.block_until_ready(sae.make_sae(params, args.k))
-
-
-class Memory:
-  """The most anonymous memory of this process above that at the start, in MB.
-
-  Pages of the files of sums are not counted: the system drops them at will.
-  """
-
-  def __enter__(self):
-    self.most = 0.0
-    self._start = anonymous()
-    self._stop = threading.Event()
-    self._thread = threading.Thread(target=self._watch)
-    self._thread.start()
-    return self
-
-  def __exit__(self, *_):
-    self._stop.set()
-    self._thread.join()
-
-  def _watch(self):
-    while not self._stop.wait(0.02):
-      self.most = max(self.most, anonymous() - self._start)
-
-
-def anonymous() -> float:
-  for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-    if line.startswith("RssAnon"):
-      return int(line.split()[1]) / 1000
-  raise RuntimeError("/proc/self/status has no RssAnon; this needs Linux")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ Sizes: "organism", 3 layers of width 64, one-word answers, steered after block
 
 import argparse
 import functools
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 from sae_jax import lm, mesh
@@ -55,10 +54,10 @@ def main() -> None:
     model, layer = make_organism(), 0
     prompts = make_prompts(args.pairs, model.config.vocab_size, (5, 5), 1)
   hook = args.hook or f"blocks.{layer}.hook_resid_post"
+  print(machine.line())
   print(
-    f"{platform.processor() or platform.machine()}, {jax.device_count()} x"
-    f" {jax.devices()[0].device_kind}; {args.model or 'organism'}, {hook},"
-    f" {args.pairs} pairs, medians of {args.rounds} turns\n"
+    f"{args.model or 'organism'}, {hook}, {args.pairs} pairs, medians of"
+    f" {args.rounds} turns.\n"
   )
   width = model.config.d_model
   rng = np.random.default_rng(0)

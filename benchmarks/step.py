@@ -1,326 +1,286 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens per second of a TopK training step: ours, peers', the encoder alone.
+"""The training step: time beside the peers', memory, growth with its sizes.
 
 Everyone takes the same shapes, random rows and hyper-parameters: TopK with
-AuxK, Adam, and the constraint on decoder norms that the library has. Contenders
-take turns, a few steps each, so that a noisy machine is noisy for all; the
-table shows medians. Peers that are not installed are listed as absent.
+AuxK, Adam, and the constraint on decoder norms that the library has. One run
+prints one table:
+
+  (default)  time of a step. Contenders take turns, a few steps each, so that a
+             noisy machine is noisy for all. CPU ms is processor time. The last
+             two columns compare with our step and with the encoder's matrix
+             product alone, written to memory, in the same run.
+  --memory   the most resident memory above that of the same process after it
+             has trained a toy of the same kind: parameters, moments, batch and
+             temporaries, but no library. Each contender has processes of its
+             own. "steps" is after two steps, "start" from nothing to there:
+             initialisation, and compilation where there is any.
+  --sweep    our step at several sizes, which take turns. "of proportional":
+             time per row or latent over that of the first size. "off the line":
+             distance from the straight line fitted to all sizes, relative.
 """
 
 import argparse
 import dataclasses
-import functools
-import importlib.metadata
-import os
-import platform
+import gc
+import importlib
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
-# Without a GPU, sparsify's Triton kernels must be switched off before import.
-os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
-
-import jax
-import jax.numpy as jnp
+import contenders
+import machine
 import numpy as np
 
-from sae_jax import mesh, sae
-from sae_jax.ops.topk_encode import reference
-from sae_jax.train import optimizer as optimizer_lib
-from sae_jax.train import state as state_lib
-from sae_jax.train import step as step_lib
-
-_STEPS = 10_000  # nominal length of the run; only schedules see it
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What every contender is given."""
-
-  batch: int
-  d_model: int
-  latents: int
-  k: int
-  dead: float  # fraction of latents that count as dead in every step
-
-  def rows(self) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    x_BD = rng.normal(size=(self.batch, self.d_model)) + 0.5
-    return x_BD.astype(np.float32)
-
-  def dead_latents(self) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    return rng.random(self.latents) < self.dead
-
-
-def ours(problem: Problem, matmul_dtype: str) -> Callable[[], None]:
-  """`sae_jax`: one device, counters and metrics included."""
-  config = sae.SaeConfig(
-    latents=problem.latents, k=problem.k, matmul_dtype=matmul_dtype
-  )
-  on = mesh.single()
-  optimizer_config = optimizer_lib.OptimizerConfig()
-  x_BD = problem.rows()
-  state = state_lib.init_state(
-    config,
-    optimizer_lib.make_optimizer(
-      optimizer_config, latents=config.latents, steps=_STEPS
-    ),
-    sample_ND=x_BD[:256],
-    mean_square_norm=float((x_BD**2).sum(1).mean()),
-    total_variance=float(x_BD.var(0).sum()),
-    seed=0,
-    mesh=on,
-  )
-  train_step = step_lib.make_train_step(
-    config, optimizer_config, on, d_model=problem.d_model, steps=_STEPS
-  )
-  rows = jax.device_put(
-    jnp.asarray(x_BD, jnp.bfloat16), jax.NamedSharding(on, jax.P("data", None))
-  )
-  counters = np.where(
-    problem.dead_latents(), config.dead_after_tokens, 0
-  ).astype(np.int32)
-  sharding = state.tokens_since_fired_F.sharding
-  held = {"state": state}
-
-  def step():
-    # The same latents are dead in every step.
-    held["state"] = dataclasses.replace(
-      held["state"], tokens_since_fired_F=jax.device_put(counters, sharding)
-    )
-    held["state"], scalars = train_step(held["state"], rows)
-    jax.block_until_ready((held["state"], scalars))
-
-  return step
-
-
-def encoder_gemm(problem: Problem, dtype: str) -> Callable[[], None]:
-  """The encoder's matrix product alone, written to memory: the floor."""
-  x_BD = jnp.asarray(problem.rows(), dtype)
-  w_FD = jnp.ones((problem.latents, problem.d_model), dtype)
-  b_F = jnp.zeros((problem.latents,), jnp.float32)
-  product = jax.jit(reference.pre_activations)
-  return lambda: product(x_BD, w_FD, b_F).block_until_ready()
-
-
-def sparsify(problem: Problem) -> Callable[[], None]:
-  """eai-sparsify's coder in the loop of its `trainer.py`, with Adam."""
-  import sparsify as library
-  import torch
-
-  coder = library.SparseCoder(
-    problem.d_model,
-    library.SparseCoderConfig(num_latents=problem.latents, k=problem.k),
-  )
-  optimizer = torch.optim.Adam(coder.parameters(), lr=2e-4)
-  x_BD = torch.from_numpy(problem.rows())
-  dead_F = torch.from_numpy(problem.dead_latents())
-  tokens_since_fired_F = torch.zeros(problem.latents, dtype=torch.long)
-
-  def step():
-    coder.set_decoder_norm_to_unit_norm()
-    out = coder(x_BD, dead_mask=dead_F)
-    (out.fvu + out.auxk_loss / 32).backward()
-    coder.remove_gradient_parallel_to_decoder_directions()
-    optimizer.step()
-    optimizer.zero_grad()
-    fired_F = torch.zeros(problem.latents, dtype=torch.bool)
-    fired_F[out.latent_indices.flatten()] = True
-    tokens_since_fired_F.add_(problem.batch)
-    tokens_since_fired_F[fired_F] = 0
-    out.fvu.item()
-
-  return step
-
-
-def dictionary_learning(problem: Problem) -> Callable[[], None]:
-  """dictionary_learning's `TopKTrainer.update`."""
-  import torch
-  from dictionary_learning.trainers import top_k
-
-  trainer = top_k.TopKTrainer(
-    steps=_STEPS,
-    activation_dim=problem.d_model,
-    dict_size=problem.latents,
-    k=problem.k,
-    layer=0,
-    lm_name="none",
-    device="cpu",
-    seed=0,
-  )
-  x_BD = torch.from_numpy(problem.rows())
-  dead_F = torch.from_numpy(problem.dead_latents())
-  count = iter(range(1, _STEPS))
-  # Step 0 sets the decoder's bias from the batch; it is not timed.
-  trainer.update(0, x_BD)
-
-  def step():
-    trainer.num_tokens_since_fired = torch.where(
-      dead_F, trainer.dead_feature_threshold, 0
-    )
-    trainer.update(next(count), x_BD)
-
-  return step
-
-
-def sae_lens(problem: Problem) -> Callable[[], None]:
-  """SAELens's `TopKTrainingSAE` in the step of its `SAETrainer`."""
-  import sae_lens as library
-  import torch
-  from sae_lens.saes import sae as base
-
-  config = library.TopKTrainingSAEConfig(
-    d_in=problem.d_model, d_sae=problem.latents, k=problem.k
-  )
-  model = library.TopKTrainingSAE.from_dict(config.to_dict())
-  optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
-  x_BD = torch.from_numpy(problem.rows())
-  dead_F = torch.from_numpy(problem.dead_latents())
-  passes_since_fired_F = torch.zeros(problem.latents)
-  firing_F = torch.zeros(problem.latents)
-
-  def step():
-    model.train()
-    out = model.training_forward_pass(
-      base.TrainStepInput(
-        sae_in=x_BD,
-        coefficients={},
-        dead_neuron_mask=dead_F,
-        n_training_steps=1,
-        is_logging_step=False,
-      )
-    )
-    with torch.no_grad():
-      fired_BF = out.feature_acts.bool().float()
-      passes_since_fired_F.add_(1)
-      passes_since_fired_F[fired_BF.sum(-2).bool()] = 0
-      firing_F.add_(fired_BF.sum(0))
-    out.loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-
-  return step
-
-
-CONTENDERS = {
-  "sae_jax, bfloat16 products": functools.partial(
-    ours, matmul_dtype="bfloat16"
-  ),
-  "sae_jax, float32 products": functools.partial(ours, matmul_dtype="float32"),
-  "encoder product alone, bfloat16": functools.partial(
-    encoder_gemm, dtype="bfloat16"
-  ),
-  "encoder product alone, float32": functools.partial(
-    encoder_gemm, dtype="float32"
-  ),
-  "eai-sparsify": sparsify,
-  "dictionary-learning": dictionary_learning,
-  "sae-lens": sae_lens,
+_TOY = contenders.Problem(batch=64, d_model=16, latents=64, k=4, dead=0.0)
+_WARM_UP = 2  # steps: compile, and touch all memory
+_IMPORTED = {
+  "eai-sparsify": "sparsify",
+  "dictionary-learning": "dictionary_learning",
+  "sae-lens": "sae_lens",
 }
-_PEERS = ("eai-sparsify", "dictionary-learning", "sae-lens")
 
 
-def _version(package: str) -> str | None:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return None
+@dataclasses.dataclass
+class Times:
+  """Seconds of every step so far."""
+
+  wall: list[float] = dataclasses.field(default_factory=list)
+  processor: list[float] = dataclasses.field(default_factory=list)
+
+  @property
+  def median(self) -> float:
+    return statistics.median(self.wall)
+
+  def cells(self) -> str:
+    """Two table cells, in ms."""
+    low, high = min(self.wall), max(self.wall)
+    return (
+      f"{self.median * 1e3:.1f} ({low * 1e3:.1f} – {high * 1e3:.1f}) |"
+      f" {statistics.median(self.processor) * 1e3:.0f}"
+    )
 
 
-def measure(
-  problem: Problem, names: list[str], rounds: int, steps: int
-) -> dict[str, list[float]]:
-  """Seconds per step of every contender: `rounds` turns of `steps` each."""
-  runs = {}
-  for name in names:
-    runs[name] = CONTENDERS[name](problem)
-    for _ in range(2):  # compile, and touch all memory
-      runs[name]()
-  seconds = {name: [] for name in names}
+def take_turns(
+  runs: dict[str, Callable[[], None]], rounds: int, steps: int
+) -> dict[str, Times]:
+  """Times of every run: `rounds` turns of `steps` each, after a warm-up."""
+  for run in runs.values():
+    for _ in range(_WARM_UP):
+      run()
+  times = {name: Times() for name in runs}
   for _ in range(rounds):
     for name, run in runs.items():
       time.sleep(0.05)  # idle worker threads of the one before go to sleep
       for _ in range(steps):
-        start = time.perf_counter()
+        processor, start = machine.processor_seconds(), time.perf_counter()
         run()
-        seconds[name].append(time.perf_counter() - start)
-  return seconds
+        times[name].wall.append(time.perf_counter() - start)
+        times[name].processor.append(machine.processor_seconds() - processor)
+  return times
 
 
-def _machine() -> str:
-  model = platform.processor() or platform.machine()
-  if os.path.exists("/proc/cpuinfo"):
-    with open("/proc/cpuinfo") as file:
-      lines = [line for line in file if line.startswith("model name")]
-    model = lines[0].split(":")[1].strip() if lines else model
-  device = jax.devices()[0]
-  return (
-    f"machine: {model}, {os.cpu_count()} cores, load"
-    f" {os.getloadavg()[0]:.1f}; jax {jax.__version__} on"
-    f" {device.device_kind}; torch {_version('torch') or 'absent'};"
-    f" Python {platform.python_version()}"
+def compare(problem: contenders.Problem, names: list[str], options) -> None:
+  """Prints the time of every contender."""
+  times = take_turns(
+    {name: contenders.CONTENDERS[name](problem) for name in names},
+    options.rounds,
+    options.steps,
   )
-
-
-def table(problem: Problem, seconds: dict[str, list[float]]) -> str:
-  """A markdown table of medians."""
-  fastest = statistics.median(next(iter(seconds.values())))
-  lines = [
-    "| step | version | ms, median (min – max) | tokens/s | time / ours |",
-    "|---|---|---|---|---|",
-  ]
-  for name in CONTENDERS:
-    version = _version(name if name in _PEERS else "sae-jax") or ""
-    if name not in seconds:
-      lines.append(f"| {name} | {version or 'absent'} | – | – | – |")
+  print(
+    "| step | version | ms, median (min – max) | CPU ms | tokens/s | / ours |"
+    " / product |\n|---|---|---:|---:|---:|---:|---:|"
+  )
+  for name in contenders.CONTENDERS:
+    if name not in times:
+      print(f"| {name} | {_version(name)} | – | – | – | – | – |")
       continue
-    times = seconds[name]
-    median = statistics.median(times)
-    lines.append(
-      f"| {name} | {version} | {median * 1e3:.1f} ({min(times) * 1e3:.1f} –"
-      f" {max(times) * 1e3:.1f}) | {problem.batch / median:,.0f} |"
-      f" {median / fastest:.2f} |"
+    median = times[name].median
+    print(
+      f"| {name} | {_version(name)} | {times[name].cells()} |"
+      f" {problem.batch / median:,.0f} |"
+      f" {median / times[contenders.OURS].median:.2f} |"
+      f" {median / times[contenders.PRODUCT].median:.2f} |"
     )
-  return "\n".join(lines)
 
 
-def main() -> None:
+def memory(problem: contenders.Problem, names: list[str], options) -> None:
+  """Prints the memory of every contender."""
+  command = [sys.executable, __file__]
+  for field in dataclasses.fields(problem):
+    command += [f"--{field.name}", str(getattr(problem, field.name))]
+  found = {name: [] for name in names}
+  for _ in range(options.rounds):
+    for name in names:
+      done = subprocess.run(
+        [*command, f"--steps={options.steps}", f"--memory_of={name}"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+      )
+      found[name].append(json.loads(done.stdout.splitlines()[-1]))
+  ours = statistics.median(steps for steps, _ in found[contenders.OURS])
+  weights = 2 * problem.latents * problem.d_model
+  weights += problem.latents + problem.d_model
+  print(
+    f"Parameters and their two moments: {3 * 4 * weights / 1e6:,.0f} MB.\n\n"
+    "| step | version | steps, MB, median (min – max) | start, MB | / ours |\n"
+    "|---|---|---:|---:|---:|"
+  )
+  for name in contenders.CONTENDERS:
+    if name not in found:
+      print(f"| {name} | {_version(name)} | – | – | – |")
+      continue
+    steps, start = zip(*found[name], strict=True)
+    median = statistics.median(steps)
+    print(
+      f"| {name} | {_version(name)} | {median:,.0f} ({min(steps):,.0f} –"
+      f" {max(steps):,.0f}) | {statistics.median(start):,.0f} |"
+      f" {median / ours:.2f} |"
+    )
+
+
+def memory_of(
+  problem: contenders.Problem, name: str, steps: int
+) -> tuple[float, float]:
+  """MB of this process that the steps and the start of a contender take."""
+  if name in _IMPORTED:
+    importlib.import_module(_IMPORTED[name])
+  toy = contenders.CONTENDERS[name](_TOY)
+  for _ in range(_WARM_UP):
+    toy()
+  del toy
+  gc.collect()
+  idle = machine.resident()
+  machine.forget_peak()
+  run = contenders.CONTENDERS[name](problem)
+  for _ in range(_WARM_UP):
+    run()
+  start = machine.peak_resident() - idle
+  gc.collect()
+  machine.forget_peak()
+  for _ in range(steps):
+    run()
+  return machine.peak_resident() - idle, start
+
+
+def sweep(
+  problem: contenders.Problem, axis: str, sizes: list[int], options
+) -> None:
+  """Prints our time at every size."""
+  times = take_turns(
+    {
+      str(size): contenders.CONTENDERS[contenders.OURS](
+        dataclasses.replace(problem, **{axis: size})
+      )
+      for size in sizes
+    },
+    options.rounds,
+    options.steps,
+  )
+  medians = np.array([times[str(size)].median for size in sizes])
+  # Weights: relative distances are what is fitted.
+  slope, constant = np.polyfit(sizes, medians, 1, w=1 / medians)
+  line = constant + slope * np.array(sizes)
+  print(
+    f"The line: {constant * 1e3:.1f} ms + {slope * 1e6:.3f} µs per"
+    f" {'row' if axis == 'batch' else 'latent'}.\n\n"
+    f"| {axis} | ms, median (min – max) | CPU ms | tokens/s | of proportional |"
+    " off the line |\n|---:|---:|---:|---:|---:|---:|"
+  )
+  for i, size in enumerate(sizes):
+    rows = size if axis == "batch" else problem.batch
+    per_unit = medians[i] / size / (medians[0] / sizes[0])
+    print(
+      f"| {size} | {times[str(size)].cells()} | {rows / medians[i]:,.0f} |"
+      f" {per_unit:.2f} | {medians[i] / line[i] - 1:+.1%} |"
+    )
+
+
+def _version(name: str) -> str:
+  package = name if name in contenders.PEERS else "sae-jax"
+  return machine.version(package) or "absent"
+
+
+def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--batch", type=int, default=2048)
-  parser.add_argument("--d_model", type=int, default=576)
-  parser.add_argument("--latents", type=int, default=16384)
-  parser.add_argument("--k", type=int, default=32)
+  parser.add_argument("--batch", type=int, default=2048, help="default 2048")
+  parser.add_argument("--d_model", type=int, default=576, help="default 576")
+  parser.add_argument(
+    "--latents", type=int, default=16384, help="default 16384"
+  )
+  parser.add_argument("--k", type=int, default=32, help="default 32")
   parser.add_argument(
     "--dead",
     type=float,
     default=0.0,
     help="fraction of latents that AuxK is given in every step (default 0)",
   )
-  parser.add_argument("--rounds", type=int, default=5, help="turns each")
+  what = parser.add_mutually_exclusive_group()
+  what.add_argument(
+    "--memory", action="store_true", help="memory instead of time"
+  )
+  what.add_argument(
+    "--sweep",
+    nargs="+",
+    metavar=("AXIS", "SIZE"),
+    help="ours at several sizes: batch 1024 2048 4096 8192, or latents 4096 …",
+  )
+  what.add_argument("--memory_of", help=argparse.SUPPRESS)
+  parser.add_argument(
+    "--rounds", type=int, default=5, help="turns, or processes, of each"
+  )
   parser.add_argument("--steps", type=int, default=3, help="steps per turn")
   parser.add_argument(
     "--ours_only", action="store_true", help="leave the peers out"
   )
   options = parser.parse_args()
-  problem = Problem(
-    options.batch, options.d_model, options.latents, options.k, options.dead
+  if options.sweep:
+    axis, *sizes = options.sweep
+    if axis not in ("batch", "latents"):
+      parser.error(f"--sweep {axis}: sweep batch or latents")
+    if len(sizes) < 2 or not all(size.isdecimal() for size in sizes):
+      parser.error(f"--sweep {axis}: give two or more sizes, whole numbers")
+    options.sweep = (axis, [int(size) for size in sizes])
+  return options
+
+
+def main() -> None:
+  options = _parse()
+  problem = contenders.Problem(
+    **{
+      field.name: getattr(options, field.name)
+      for field in dataclasses.fields(contenders.Problem)
+    }
   )
+  if options.memory_of:
+    print(json.dumps(memory_of(problem, options.memory_of, options.steps)))
+    return
   names = [
     name
-    for name in CONTENDERS
-    if name not in _PEERS or (not options.ours_only and _version(name))
+    for name in contenders.CONTENDERS
+    if name not in contenders.PEERS
+    or (not options.ours_only and machine.version(name))
   ]
-  print(_machine())
+  print(machine.line())
   print(
     f"B={problem.batch} D={problem.d_model} F={problem.latents} K={problem.k},"
-    f" {problem.dead:.0%} dead; {options.rounds} turns of {options.steps} steps"
+    f" {problem.dead:.0%} dead; {options.rounds}"
+    f" {'processes' if options.memory else 'turns'} of {options.steps}"
+    " steps.\n",
+    flush=True,
   )
-  print(table(problem, measure(problem, names, options.rounds, options.steps)))
+  if options.memory:
+    memory(problem, names, options)
+  elif options.sweep:
+    sweep(problem, *options.sweep, options)
+  else:
+    compare(problem, names, options)
 
 
 if __name__ == "__main__":

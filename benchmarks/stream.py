@@ -13,8 +13,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ import tempfile
 import time
 
 import jax
+import machine
 import ml_dtypes
 import numpy as np
 
@@ -67,7 +66,7 @@ def main() -> None:
       parser.error(str(error))
     if source.rows < 2 * args.batch:
       parser.error(f"{source.rows} rows are not two batches of {args.batch}")
-    print(machine_line())
+    print(machine.line())
     print(
       f"Store: {source.rows} rows of D={source.d_model(hook)},"
       f" {source.rows * source.d_model(hook) * 2 / 1e9:.2f} GB, read chunks of"
@@ -93,24 +92,6 @@ def make_store(path: pathlib.Path, rows: int, d_model: int) -> pathlib.Path:
     documents=[np.zeros(length, np.int32) for length in lengths],
   )
   return path
-
-
-def machine_line() -> str:
-  cpu = next(
-    (
-      line.partition(":")[2].strip()
-      for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-      if line.startswith("model name")
-    ),
-    platform.processor(),
-  )
-  device = jax.devices()[0]
-  return (
-    f"Machine: {cpu}, {os.cpu_count()} cores, {platform.system()}"
-    f" {platform.release()}; device {device.device_kind}; Python"
-    f" {platform.python_version()}, jax {jax.__version__}, numpy"
-    f" {np.__version__}."
-  )
 
 
 def print_speed(source: store.Store, hook: str, args) -> None:
@@ -143,10 +124,10 @@ def print_speed(source: store.Store, hook: str, args) -> None:
     for name, arm in (arms | cold).items():
       if name in cold:
         drop_cache(files)
-      start, start_cpu = time.perf_counter(), cpu_seconds()
+      start, start_cpu = time.perf_counter(), machine.processor_seconds()
       moved = arm()
       seconds[name].append((time.perf_counter() - start) / moved)
-      cpu[name].append((cpu_seconds() - start_cpu) / moved)
+      cpu[name].append((machine.processor_seconds() - start_cpu) / moved)
   fastest = statistics.median(seconds["`cat`, warm"])
   print("| arm | rows/s | GB/s | of warm `cat` | CPU s per GB |")
   print("|---|---:|---:|---:|---:|")
@@ -170,14 +151,6 @@ def drop_cache(files) -> None:
     os.fsync(descriptor)  # dirty pages would stay
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
-
-
-def cpu_seconds() -> float:
-  used = [
-    resource.getrusage(who)
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-  ]
-  return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def drain(source: store.Store, hook: str, batch: int, mix: int) -> float:

@@ -36,6 +36,8 @@ TEST = {
 BENCHMARK = {
   "small": Spec(256, 64, 1024, 8),
   "smollm2_135m": Spec(2048, 576, 16384, 32),
+  "smollm2_135m_wide": Spec(2048, 576, 65536, 32),
+  "gemma_2_2b": Spec(2048, 2304, 16384, 64),
 }
 
 
