@@ -254,5 +254,5 @@ def test_wrong_arguments_are_named():
     ops.topk_encode(x_BD, jnp.ones((5, 4)), b_F, 1)
   with pytest.raises(errors.InputError, match="bfloat16"):
     ops.topk_encode(x_BD, w_FD.astype("bfloat16"), b_F, 1)
-  with pytest.raises(errors.InputError, match="'pallas_tpu' does not exist"):
-    ops.topk_encode(x_BD, w_FD, b_F, 1, implementation="pallas_tpu")
+  with pytest.raises(errors.InputError, match="'tpu' does not exist"):
+    ops.topk_encode(x_BD, w_FD, b_F, 1, implementation="tpu")

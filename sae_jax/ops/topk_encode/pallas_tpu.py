@@ -1,0 +1,317 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""TPU: the encoder product and a first selection in one kernel.
+
+Pre-activations never leave the chip's vector memory. Latent f belongs to bucket
+f mod L, and every row keeps the K' best latents of each bucket, so that the
+selection is compare-and-select on whole registers: a bucket is a lane. What was
+dropped is bounded, see `candidates.Candidates`.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from sae_jax.ops import dispatch, tpu_chips
+from sae_jax.ops.topk_encode import candidates as candidates_lib
+from sae_jax.ops.topk_encode import xla
+
+_LANES = 128
+_SUBLANES = 8
+# Chance that a batch is done again because a bucket held more winners than it
+# keeps, if winners fell into buckets at random.
+_MISS_ODDS = 1e-3
+# Kept in place of -inf, so that what is masked still precedes an empty place.
+_LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+  """`count` (L) buckets, of which the `kept` (K') best latents are kept."""
+
+  count: int
+  kept: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+  """Rows, latents and inner dimension of a step; copies of the output."""
+
+  rows: int
+  latents: int
+  inner: int
+  out_buffers: int
+
+
+def miss_odds(rows: int, k: int, buckets: Buckets) -> float:
+  """Bound of the chance that some bucket of some row held a dropped winner.
+
+  Union over rows and buckets of P(Binomial(k, 1/L) > K').
+  """
+  p = 1 / buckets.count
+  tail = sum(
+    math.comb(k, n) * p**n * (1 - p) ** (k - n)
+    for n in range(buckets.kept + 1, k + 1)
+  )
+  return rows * buckets.count * tail
+
+
+def choose_buckets(rows: int, k: int, latents: int) -> Buckets | None:
+  """The cheapest buckets with rare misses; None if keeping all is as cheap.
+
+  Every latent is compared with K' others in the kernel, and each of the K'·L
+  kept ones once per winner in the top-k that follows: K'·(F + k·L). (The final
+  schedules of both for v5e put a comparison of either kind at 0.0015 cycles.)
+  """
+  best = None
+  for count in (128, 256, 512, 1024, 2048):
+    kept = 1
+    while miss_odds(rows, k, Buckets(count, kept)) > _MISS_ODDS:
+      kept += 1
+    cost = kept * (latents + k * count)
+    enough = k <= kept * count <= latents // 2
+    if enough and (best is None or cost < best[0]):
+      best = cost, Buckets(count, kept)
+  return best and best[1]
+
+
+def _step_bytes(tiles: Tiles, buckets: Buckets, item_bytes: int) -> int:
+  """Vector memory of a step; inputs are fetched while another is computed."""
+  operands = 2 * (tiles.rows + tiles.latents) * tiles.inner * item_bytes
+  sums = 2 * tiles.rows * tiles.latents * 4
+  kept = tiles.rows * (buckets.count * buckets.kept * 8 + _LANES * 4)
+  return operands + sums + tiles.out_buffers * kept
+
+
+def choose_tiles(
+  chip: tpu_chips.Chip,
+  rows: int,
+  latents: int,
+  d_model: int,
+  item_bytes: int,
+  buckets: Buckets,
+) -> Tiles:
+  """The tiles that fit and cost the least time outside the product."""
+  inners = [d_model] + [
+    d_model // n for n in (2, 4, 8, 16, 32) if d_model % (n * _LANES) == 0
+  ]
+  options = itertools.product(
+    (1024, 512, 256, 128, 64, 32, 16), (8, 4, 2, 1), inners, (2, 1)
+  )
+  best = None
+  for most_rows, multiple, inner, out_buffers in options:
+    tile = min(most_rows, rows), multiple * buckets.count, inner, out_buffers
+    tiles = Tiles(*tile)
+    if tiles.latents > max(2048, buckets.count) or tiles.latents > latents:
+      continue
+    if _step_bytes(tiles, buckets, item_bytes) > chip.kernel_vmem_bytes:
+      continue
+    cost = _seconds(chip, tiles, rows, latents, d_model, item_bytes, buckets)
+    if best is None or cost < best[0]:
+      best = cost, tiles
+  assert best, (chip.name, d_model, item_bytes, buckets)
+  return best[1]
+
+
+def _seconds(chip, tiles, rows, latents, d_model, item_bytes, buckets):
+  """A model of the time of one core, for comparing tiles only."""
+  row_tiles = -(-rows // tiles.rows)
+  row_tiles = -(-row_tiles // chip.cores)
+  latent_tiles = -(-latents // tiles.latents)
+  inner_tiles = d_model // tiles.inner
+  computed = row_tiles * tiles.rows * latent_tiles * tiles.latents
+  # Full float32 precision takes six bfloat16 products.
+  passes = 6 if item_bytes == 4 else 1
+  product = passes * 2 * computed * d_model / chip.flops_per_s
+  # Rows stay in place while latents pass by if their inner dimension is whole.
+  fetches = latent_tiles if inner_tiles > 1 else 1
+  moved = (
+    item_bytes
+    * row_tiles
+    * d_model
+    * (fetches * tiles.rows + latent_tiles * tiles.latents)
+  )
+  kept = row_tiles * tiles.rows * buckets.count * buckets.kept * 8
+  waits = kept if tiles.out_buffers == 1 else 0
+  moved += kept - waits
+  # Reading and writing the sums: 516 of 6763 bundles of a [512, 1024] step.
+  sums = computed * (inner_tiles - 1) * 1e-12
+  steps = row_tiles * latent_tiles * inner_tiles * 0.35e-6
+  per_s = chip.hbm_bytes_per_s
+  return max(product, moved / per_s) + waits / per_s + sums + steps
+
+
+def _keep(v_ref, id_ref, dropped_ref, sums_ref, bias_ref, first, last, at, L):
+  """Inserts the sums of 8 rows into their buckets, in order of latent.
+
+  A new value moves past those that it exceeds, never past an equal one: equal
+  values of a bucket stay in order of latent, and of equal ones the last is
+  dropped.
+  """
+  kept = v_ref.shape[1] // L
+  rows = pl.ds(pl.multiple_of(at * _SUBLANES, _SUBLANES), _SUBLANES)
+  dropped = dropped_ref[rows, :]
+  for lane in range(0, L, _LANES):
+    places = [pl.ds(q * L + lane, _LANES) for q in range(kept)]
+    values = [v_ref[rows, place] for place in places]
+    ids = [id_ref[rows, place] for place in places]
+    for c in range(sums_ref.shape[1] // L):
+      columns = pl.ds(c * L + lane, _LANES)
+      value = sums_ref[rows, columns] + bias_ref[:, columns]
+      value = jnp.where(value != value, jnp.inf, value)
+      value = jnp.maximum(value, _LOWEST)
+      if last is not None:
+        column = lax.broadcasted_iota(jnp.int32, value.shape, 1)
+        value = jnp.where(column < last - c * L - lane, value, -jnp.inf)
+      new = jnp.full(value.shape, first + c, jnp.int32)
+      for q in range(kept):
+        ahead = value > values[q]
+        values[q], value = (
+          jnp.where(ahead, value, values[q]),
+          jnp.where(ahead, values[q], value),
+        )
+        ids[q], new = (
+          jnp.where(ahead, new, ids[q]),
+          jnp.where(ahead, ids[q], new),
+        )
+      dropped = jnp.maximum(dropped, value)
+    for q, place in enumerate(places):
+      v_ref[rows, place] = values[q]
+      id_ref[rows, place] = ids[q]
+  dropped_ref[rows, :] = dropped
+
+
+def _kernel(
+  x_ref, w_ref, bias_ref, v_ref, id_ref, dropped_ref, sums_ref, *, L, latents
+):
+  column, inner = pl.program_id(1), pl.program_id(2)
+
+  @pl.when((column == 0) & (inner == 0))
+  def _():
+    v_ref[...] = jnp.full(v_ref.shape, -jnp.inf, v_ref.dtype)
+    id_ref[...] = jnp.zeros(id_ref.shape, id_ref.dtype)
+    dropped_ref[...] = jnp.full(dropped_ref.shape, -jnp.inf, v_ref.dtype)
+
+  product = lax.dot_general(
+    x_ref[...],
+    w_ref[...],
+    (((1,), (1,)), ((), ())),
+    # bfloat16 products are exact in float32.
+    precision=lax.Precision.HIGHEST if x_ref.dtype == jnp.float32 else None,
+    preferred_element_type=jnp.float32,
+  )
+
+  @pl.when(inner == 0)
+  def _():
+    sums_ref[...] = product
+
+  @pl.when(inner > 0)
+  def _():
+    sums_ref[...] += product
+
+  @pl.when(inner == pl.num_programs(2) - 1)
+  def _():
+    tile = sums_ref.shape[1]
+    first = column * (tile // L)
+    # What is past the end of w is not defined.
+    last = None if latents % tile == 0 else latents - column * tile
+    refs = v_ref, id_ref, dropped_ref, sums_ref, bias_ref
+
+    @pl.loop(0, sums_ref.shape[0] // _SUBLANES)
+    def _(at):
+      _keep(*refs, first, last, at, L)
+
+
+def _select(
+  x_BD: jax.Array,
+  w_enc_FD: jax.Array,
+  b_enc_F: jax.Array,
+  buckets: Buckets,
+  tiles: Tiles,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The kernel: kept values and their f // L, both [B, K'·L], and the bound.
+
+  B must be a multiple of 16; `tiles` may divide B and F or not.
+  """
+  (rows, d_model), latents = x_BD.shape, w_enc_FD.shape[0]
+  wide = buckets.count * buckets.kept
+  grid = (
+    pl.cdiv(rows, tiles.rows),
+    pl.cdiv(latents, tiles.latents),
+    d_model // tiles.inner,
+  )
+
+  def out(width):
+    return pl.BlockSpec(
+      (tiles.rows, width),
+      lambda i, j, d: (i, 0),
+      pipeline_mode=pl.Buffered(tiles.out_buffers),
+    )
+
+  values_BC, ids_BC, dropped_BN = pl.pallas_call(
+    functools.partial(_kernel, L=buckets.count, latents=latents),
+    grid=grid,
+    in_specs=[
+      pl.BlockSpec((tiles.rows, tiles.inner), lambda i, j, d: (i, d)),
+      pl.BlockSpec((tiles.latents, tiles.inner), lambda i, j, d: (j, d)),
+      pl.BlockSpec((1, tiles.latents), lambda i, j, d: (0, j)),
+    ],
+    out_specs=[out(wide), out(wide), out(_LANES)],
+    out_shape=[
+      jax.ShapeDtypeStruct((rows, wide), jnp.float32),
+      jax.ShapeDtypeStruct((rows, wide), jnp.int32),
+      jax.ShapeDtypeStruct((rows, _LANES), jnp.float32),
+    ],
+    scratch_shapes=[pltpu.VMEM((tiles.rows, tiles.latents), jnp.float32)],
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=("parallel", "arbitrary", "arbitrary"),
+      vmem_limit_bytes=tpu_chips.target().kernel_vmem_bytes,
+    ),
+    cost_estimate=pl.CostEstimate(
+      flops=2 * rows * latents * d_model,
+      transcendentals=0,
+      bytes_accessed=x_BD.nbytes
+      + w_enc_FD.nbytes * grid[0]
+      + rows * (8 * wide + 4 * _LANES),
+    ),
+    interpret=dispatch.interpret(),
+    name="topk_encode",
+  )(x_BD, w_enc_FD, b_enc_F.astype(jnp.float32)[None, :])
+  return values_BC, ids_BC, jnp.max(dropped_BN, axis=1)
+
+
+def candidates(
+  x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array, k: int
+) -> candidates_lib.Candidates:
+  """See `api.topk_encode`; exact right away where buckets do not pay."""
+  (rows, d_model), latents = x_BD.shape, w_enc_FD.shape[0]
+  buckets = choose_buckets(rows, k, latents)
+  if buckets is None or x_BD.dtype not in (jnp.float32, jnp.bfloat16):
+    return xla.candidates(x_BD, w_enc_FD, b_enc_F, k)
+  # The sublanes of a bfloat16 register. Rows that are added cost nothing.
+  x_BD = jnp.pad(x_BD, ((0, -rows % 16), (0, 0)))
+  tiles = choose_tiles(
+    tpu_chips.target(),
+    x_BD.shape[0],
+    latents,
+    d_model,
+    x_BD.dtype.itemsize,
+    buckets,
+  )
+  values_BC, ids_BC, bound_B = _select(x_BD, w_enc_FD, b_enc_F, buckets, tiles)
+  lane_C = jnp.arange(values_BC.shape[1], dtype=jnp.int32) % buckets.count
+  latents_BC = ids_BC * buckets.count + lane_C[None, :]
+  negative_BC, latents_BC = lax.sort((-values_BC, latents_BC), num_keys=2)
+  values_BK = -negative_BC[:rows, :k]
+  return candidates_lib.Candidates(
+    jnp.where(values_BK == _LOWEST, -jnp.inf, values_BK),
+    latents_BC[:rows, :k],
+    jnp.where(bound_B == _LOWEST, -jnp.inf, bound_B)[:rows],
+  )
