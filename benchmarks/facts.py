@@ -3,8 +3,8 @@
 """What a compiled training step or kernel does per device, as JSON values.
 
 Branches are told apart by the file whose conditional it is: `losses:1` is the
-exact repeat of a batch whose top-k was not certified, `auxk:0` AuxK with no
-dead latent, `auxk:1` and up its sizes.
+exact repeat of a batch whose top-k was not certified, `auxk:1` what runs only
+when latents are dead, and inside of it one branch per size of AuxK.
 """
 
 import collections
@@ -111,9 +111,11 @@ def of_program(program: hlo.Program, problem: Problem) -> dict[str, Any]:
       "by_stage": dict(stages),
       "by_branch": dict(flops),
     },
+    # Counted once. AuxK has a loop of no turn or one, which is not meant.
     "unknown_trip_counts": sum(
       v.instruction.opcode == "while"
       and program.trip_count(v.instruction, v.computation) is None
+      and stage(program, v.instruction) not in _RARE
       for v in program.visits
     ),
     "kernels": kernels,

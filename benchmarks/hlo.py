@@ -35,7 +35,10 @@ _CALLERS = ("fusion", "call", "async-start")
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-  """One branch of one conditional; branch 0 is the `False` of a predicate."""
+  """One branch of one conditional; branch 0 is the `False` of a predicate.
+
+  A loop of unknown length counts as one, with its body as branch 1 of 2.
+  """
 
   conditional: str
   index: int
@@ -118,6 +121,10 @@ class Program:
     found = re.search(r"stack_frame_id=(\d+)", instruction.attributes)
     return self._frames(int(found[1])) if found else ()
 
+  def _file(self, instruction: hlo_text.Instruction) -> str:
+    frames = self.source(instruction)
+    return frames[-1][0] if frames else ""
+
   def trip_count(self, loop: hlo_text.Instruction, where: str) -> int | None:
     """How often a `while` runs: the limit of its counter, when it is known."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
@@ -174,8 +181,11 @@ class Program:
         count = self.trip_count(made, name)
         inner = times * (1 if count is None else count)
         known = bounded and count is not None
+        inside = branches
+        if count is None:
+          inside = (*branches, Branch(made.name, 1, 2, self._file(made)))
         for called in made.called("body"):
-          yield from self._walk(called, inner, branches, fused, known)
+          yield from self._walk(called, inner, inside, fused, known)
       elif made.opcode == "conditional":
         yield from self._walk_branches(made, times, branches, fused, bounded)
 
@@ -184,8 +194,7 @@ class Program:
       *made.called("false_computation"),
       *made.called("true_computation"),
     )
-    frames = self.source(made)
-    source = frames[-1][0] if frames else ""
+    source = self._file(made)
     for index, computation in enumerate(called):
       branch = Branch(made.name, index, len(called), source)
       inside = (*branches, branch)

@@ -51,13 +51,14 @@ def test_products_count_as_often_as_their_loops_run(hlo):
   assert all(visit.bounded for _, visit in program.products())
 
 
-def test_a_loop_of_unknown_length_is_said_to_be_one(hlo):
+def test_a_loop_of_unknown_length_is_said_to_be_one(hlo, facts):
   def grow(x_BB):
     return jax.lax.while_loop(lambda x: x[0, 0] < 100, lambda x: x @ x, x_BB)
 
   program = hlo.Program(_text(grow, jnp.full((4, 4), 1.1)))
   ((flops, visit),) = program.products()
   assert (flops, visit.times, visit.bounded) == (2 * 4**3, 1, False)
+  assert facts.label(visit.branches) == "test_hlo:1"
 
 
 def test_branches_are_kept_apart(hlo, facts):
