@@ -9,9 +9,9 @@ parameters without communication, but for the norm of the gradient.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,8 @@ from jax import lax
 
 from sae_jax import errors, ops, sae
 from sae_jax.ops import dispatch
-from sae_jax.sae import init as init_lib
 
-Apply = Callable[
-  [sae.Params, optax.OptState, sae.Params],
-  tuple[sae.Params, optax.OptState, jax.Array],
-]
+Apply = Callable[..., tuple[sae.Params, optax.OptState, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,16 +80,23 @@ def schedule(
   has 1 / decay_steps of it; where the two overlap the smaller one holds.
   """
   peak = resolve_learning_rate(config, latents)
+  return lambda step: rate_at(config, step, peak=peak, steps=steps)
+
+
+def rate_at(
+  config: OptimizerConfig,
+  step: jax.typing.ArrayLike,
+  *,
+  peak: jax.typing.ArrayLike,
+  steps: int,
+) -> jax.Array:
+  """The rate of `schedule` at a step, with a peak that may be an array."""
   warmup = config.warmup_steps
   decay = round(config.decay_fraction * steps)
-
-  def rate(step):
-    step = jnp.asarray(step, jnp.float32)
-    up = (step + 1) / max(warmup, 1) if warmup else 1.0
-    down = (steps - step) / max(decay, 1) if decay else 1.0
-    return peak * jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
-
-  return rate
+  step = jnp.asarray(step, jnp.float32)
+  up = (step + 1) / max(warmup, 1) if warmup else 1.0
+  down = (steps - step) / max(decay, 1) if decay else 1.0
+  return peak * jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
 
 
 def remove_radial() -> optax.GradientTransformation:
@@ -152,13 +155,13 @@ def make_apply(
   steps: int,
   implementation: str | None = None,
 ) -> Apply:
-  """`apply(grads, opt_state, params) -> (params, opt_state, grad_norm)`.
+  """`apply(grads, opt_state, params, peak)`: new params, state, gradient norm.
 
   What `make_optimizer(...).update` and `optax.apply_updates` do together, up to
   rounding, on a state of the same structure, with each matrix and its moments
-  read and written once (`ops.sphere_adam`). `grad_norm` is that of the whole
-  gradient as it came. To be called inside `jax.jit`, with arrays in the
-  shardings of the training state.
+  read and written once (`ops.sphere_adam`). The norm is that of the whole
+  gradient as it came. `peak`: another peak than the config's, or None. To be
+  called inside a `shard_map` over the mesh, with a shard's part of everything.
 
   Args:
     config: the optimizer.
@@ -167,17 +170,19 @@ def make_apply(
     steps: the length of the run.
     implementation: of the operation; None: by the mesh's platform.
   """
-  rate = schedule(config, latents=latents, steps=steps)
+  own_peak = resolve_learning_rate(config, latents)
   platform = mesh.devices.flat[0].platform
-  move = _sharded_move(
+  move = _make_move(
     config, mesh, implementation or dispatch.for_platform(platform)
   )
 
-  def apply(grads, opt_state, params):
+  def apply(grads, opt_state, params, peak=None):
     radial, adam, scale, unit = opt_state
     count = optax.safe_increment(adam.count)
+    peak = own_peak if peak is None else peak
+    rate = rate_at(config, scale.count, peak=peak, steps=steps)
     params, mu, nu, grad_norm = move(
-      params, grads, adam.mu, adam.nu, rate(scale.count), count
+      params, grads, adam.mu, adam.nu, rate, count
     )
     adam = optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
     scale = optax.ScaleByScheduleState(optax.safe_increment(scale.count))
@@ -186,71 +191,52 @@ def make_apply(
   return apply
 
 
-def _sharded_move(config, mesh, implementation):
+def _make_move(config, mesh, implementation):
   """`(params, grads, mu, nu, rate, count) -> (params, mu, nu, grad_norm)`."""
-  constants = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
-
-  def matrix(row_FD, grad_FD, mu_FD, nu_FD, *scalars, **flags):
-    moved = ops.sphere_adam(
-      row_FD,
-      grad_FD,
-      mu_FD,
-      nu_FD,
-      *scalars,
-      **constants,
-      **flags,
-      implementation=implementation,
-    )
-    return (moved.row_FD, moved.mu_FD, moved.nu_FD), moved.grad_square
+  adam = functools.partial(
+    ops.sphere_adam, b1=config.b1, b2=config.b2, eps=config.eps
+  )
+  matrix = functools.partial(adam, implementation=implementation)
 
   def vector(row, grad, mu, nu, *scalars):
     # A few kilobytes: one row of a matrix, without a kernel.
-    moved = ops.sphere_adam(
-      row[None],
-      grad[None],
-      mu[None],
-      nu[None],
-      *scalars,
-      **constants,
-      unit_rows=False,
-      implementation="reference",
-    )
-    arrays = (moved.row_FD[0], moved.mu_FD[0], moved.nu_FD[0])
-    return arrays, moved.grad_square
+    arrays = (array[None] for array in (row, grad, mu, nu))
+    moved = adam(*arrays, *scalars, unit_rows=False, implementation="reference")
+    return jax.tree.map(lambda a: a[0] if a.ndim else a, moved)
 
-  def shard(params, grads, mu, nu, learning_rate, count):
-    scalars = (learning_rate, count)
-
+  def move(params, grads, mu, nu, *scalars):
     def old(name):
-      return tuple(getattr(tree, name) for tree in (params, grads, mu, nu))
+      return (
+        *(getattr(tree, name) for tree in (params, grads, mu, nu)),
+        *scalars,
+      )
 
-    moved = {
-      "w_enc_FD": matrix(*old("w_enc_FD"), *scalars, unit_rows=False),
-      "w_dec_FD": matrix(*old("w_dec_FD"), *scalars, unit_rows=True),
-      "b_enc_F": vector(*old("b_enc_F"), *scalars),
-      "b_dec_D": vector(*old("b_dec_D"), *scalars),
-    }
-    squares = {name: square for name, (_, square) in moved.items()}
-    whole = squares.pop("b_dec_D")
-    split = sum(squares.values())
+    b_enc = vector(*old("b_enc_F"))
+    b_dec = vector(*old("b_dec_D"))
+    # The biases' gradients are the last to read the matrices: b_dec's reads
+    # w_enc, b_enc's reads w_dec. Sums that start with them come after.
+    first = lax.axis_index("latent") == 0  # b_dec is on every shard
+    w_enc = matrix(
+      *old("w_enc_FD"), jnp.where(first, b_dec.grad_square, 0), unit_rows=False
+    )
+    w_dec = matrix(*old("w_dec_FD"), b_enc.grad_square, unit_rows=True)
+    square = w_enc.grad_square + w_dec.grad_square
     if mesh.shape["latent"] > 1:
-      split = lax.psum(split, "latent")
-    new = [
-      sae.Params(**{name: arrays[i] for name, (arrays, _) in moved.items()})
-      for i in range(3)
-    ]
-    return *new, jnp.sqrt(split + whole)
+      square = lax.psum(square, "latent")
+    moved = {
+      "w_enc_FD": w_enc,
+      "w_dec_FD": w_dec,
+      "b_enc_F": b_enc,
+      "b_dec_D": b_dec,
+    }
 
-  by_params: Any = jax.tree.map(
-    lambda s: s.spec, init_lib.params_sharding(mesh)
-  )
-  return jax.shard_map(
-    shard,
-    mesh=mesh,
-    in_specs=(by_params,) * 4 + (jax.P(), jax.P()),
-    out_specs=(by_params,) * 3 + (jax.P(),),
-    check_vma=False,
-  )
+    def new(field):
+      arrays = {name: getattr(m, field) for name, m in moved.items()}
+      return sae.Params(**arrays)
+
+    return new("row_FD"), new("mu_FD"), new("nu_FD"), jnp.sqrt(square)
+
+  return move
 
 
 def state_sharding(

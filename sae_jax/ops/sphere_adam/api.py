@@ -11,7 +11,8 @@ from sae_jax import errors
 from sae_jax.ops import dispatch
 from sae_jax.ops.sphere_adam import cpu, formula, reference, xla
 
-# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count, rule) -> Moved`.
+# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count,
+#  grad_square, rule) -> Moved`.
 IMPLEMENTATIONS = {
   "reference": reference.sphere_adam,
   "cpu": cpu.sphere_adam,
@@ -31,6 +32,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_square: jax.Array | float = 0.0,
   *,
   b1: float = 0.9,
   b2: float = 0.999,
@@ -53,6 +55,8 @@ def sphere_adam(
     nu_FD: second moments, zero at first.
     learning_rate: of this step.
     count: the number of this step, from 1.
+    grad_square: what the sum of squares starts with. No row is written before
+      it is known: XLA needs no copy of rows whose other readers end in it.
     b1: decay of the first moments.
     b2: decay of the second moments.
     eps: added to the root of the second moment.
@@ -60,7 +64,7 @@ def sphere_adam(
     implementation: one of `IMPLEMENTATIONS`, or None for the platform's own.
 
   Returns:
-    The new rows and moments, and Σ g² of `grad_FD` as it came.
+    The new rows and moments, and `grad_square` + Σ g² of `grad_FD` as it came.
 
   Raises:
     errors.InputError: shapes or dtypes disagree, or there is no such
@@ -81,5 +85,6 @@ def sphere_adam(
     *arrays,
     jnp.asarray(learning_rate, row_FD.dtype),
     jnp.asarray(count, jnp.int32),
+    jnp.asarray(grad_square, row_FD.dtype),
     rule,
   )

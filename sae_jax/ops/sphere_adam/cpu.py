@@ -23,6 +23,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
   """See `api.sphere_adam`."""
@@ -76,7 +77,5 @@ def sphere_adam(
     ]
     return *arrays, grad_square + square
 
-  zero = jnp.zeros((), row_FD.dtype)
-  return formula.Moved(
-    *lax.fori_loop(0, blocks, step, (row_FD, mu_FD, nu_FD, zero))
-  )
+  start = (row_FD, mu_FD, nu_FD, grad_square)
+  return formula.Moved(*lax.fori_loop(0, blocks, step, start))

@@ -15,10 +15,11 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
   """See `api.sphere_adam`."""
-  grad_square = jnp.sum(grad_FD * grad_FD)
+  grad_square = grad_square + jnp.sum(grad_FD * grad_FD)
   if rule.unit_rows:
     along_F1 = jnp.sum(grad_FD * row_FD, axis=1, keepdims=True)
     square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)

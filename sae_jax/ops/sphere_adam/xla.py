@@ -15,9 +15,10 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
   """See `api.sphere_adam`."""
   factors = formula.factors(learning_rate, count, rule)
   moved = formula.move(row_FD, grad_FD, mu_FD, nu_FD, *factors, rule)
-  return formula.Moved(*moved, jnp.sum(grad_FD * grad_FD))
+  return formula.Moved(*moved, grad_square + jnp.sum(grad_FD * grad_FD))
