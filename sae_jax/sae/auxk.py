@@ -48,6 +48,7 @@ def add_auxk(
   dead_F: jax.Array,
   target_spread: jax.Array,
   spec,
+  coefficient: jax.Array | None = None,
 ) -> tuple[jax.Array, LatentGrads]:
   """AuxK's value, and `grads` plus its gradient times `spec.aux_coefficient`.
 
@@ -65,12 +66,17 @@ def add_auxk(
     dead_F: this shard's dead latents (bool).
     target_spread: Σ_b ‖e − ē‖² over all rows of all shards.
     spec: `losses.LossSpec`.
+    coefficient: takes the place of the spec's, which is then not 0.
 
   Returns:
     The value before its coefficient, over all shards, and the gradients.
   """
   if spec.aux_coefficient == 0:
     return jnp.zeros((), centred_BD.dtype), grads
+  if coefficient is None:
+    coefficient = spec.aux_coefficient
+  else:
+    dead_F = dead_F & (coefficient > 0)
   count = jnp.sum(dead_F, dtype=jnp.int32)
   total, largest = count, count
   if spec.latent_axis is not None:
@@ -79,13 +85,14 @@ def add_auxk(
     largest = lax.pmax(count, spec.latent_axis)
   sizes = capacities(params.latents)
   inverse = jnp.where(target_spread > 0, 1 / target_spread, 0)
+  slope = 2 * coefficient * inverse
 
   def skip(grads):
     return jnp.zeros((), centred_BD.dtype), grads
 
   def branch(size):
     return lambda grads: _on_compacted(
-      grads, params, centred_BD, target_BD, dead_F, total, inverse, size, spec
+      grads, params, centred_BD, target_BD, dead_F, total, slope, size, spec
     )
 
   index = jnp.searchsorted(jnp.array((0, *sizes)), largest)
@@ -97,7 +104,7 @@ def add_auxk(
 
 
 def _on_compacted(
-  grads, params, centred_BD, target_BD, dead_F, total, inverse, size, spec
+  grads, params, centred_BD, target_BD, dead_F, total, slope, size, spec
 ):
   """AuxK on at most `size` dead latents of this shard (axis C)."""
   latents = params.latents
@@ -109,7 +116,7 @@ def _on_compacted(
 
   w_enc_CD, w_dec_CD = take(params.w_enc_FD), take(params.w_dec_FD)
   b_enc_C = jnp.where(valid_C, take(params.b_enc_F), -jnp.inf)
-  add_rows = _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, inverse, spec)
+  add_rows = _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec)
   chunk = max(8, _CHUNK_ELEMENTS // size)
   if spec.implementation == "cpu":
     chunk = _CPU_ROWS
@@ -132,7 +139,7 @@ def _on_compacted(
   return square_error, grads
 
 
-def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, inverse, spec):
+def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec):
   """Forward and backward of a chunk of rows (axis R): both need its [R, C]."""
   dtype = spec.matmul_dtype or w_enc_CD.dtype
   enc_CD, dec_CD = w_enc_CD.astype(dtype), w_dec_CD.astype(dtype)
@@ -156,7 +163,7 @@ def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, inverse, spec):
     if spec.latent_axis is not None:
       out_RD = lax.psum(out_RD, spec.latent_axis)
     error_RD = out_RD - target_RD
-    grad_RD = (2 * spec.aux_coefficient * inverse) * error_RD
+    grad_RD = slope * error_RD
     grad_values_RC = product(grad_RD, dec_CD, ((1,), (1,)))
     grad_values_RC = jnp.where(values_RC > 0, grad_values_RC, 0)
     return (

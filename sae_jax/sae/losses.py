@@ -70,7 +70,7 @@ def _centred_square_sums(arrays, rows, axis_name):
   return _psum(centred, axis_name)
 
 
-def _select(params, centred_BD, spec):
+def _select(params, centred_BD, spec, fewer):
   """This shard's share of the top-k: ReLU'd values, zero where not chosen."""
   dtype = spec.matmul_dtype or centred_BD.dtype
   arrays = (
@@ -82,7 +82,9 @@ def _select(params, centred_BD, spec):
   found = topk_api.topk_candidates(*arrays, implementation=spec.implementation)
 
   def chosen(found):
-    count_B, kth_B = sharded.exchange(found.values_BK, spec.k, spec.latent_axis)
+    count_B, kth_B = sharded.exchange(
+      found.values_BK, spec.k, spec.latent_axis, fewer
+    )
     return (found.values_BK, found.indices_BK, count_B), kth_B
 
   best, kth_B = chosen(found)
@@ -108,13 +110,20 @@ def loss_and_grads(
   dead_F: jax.Array,
   total_variance: jax.Array,
   spec: LossSpec,
+  *,
+  k: jax.Array | None = None,
+  aux_coefficient: jax.Array | None = None,
 ) -> tuple[jax.Array, Report, dictionary.Params]:
-  """The loss, its report and its gradient; see `sae_loss`."""
+  """The loss, its report and its gradient; see `sae_loss`.
+
+  `k` (at most the spec's) and `aux_coefficient` (the spec's is not 0) take
+  the place of the spec's numbers, for programs that compute several losses.
+  """
   rows = _psum(x_BD.shape[0], spec.data_axis)
   latents = params.latents
   implementation = spec.implementation
   centred_BD = x_BD - params.b_dec_D[None, :]
-  values_BK, indices_BK, redone = _select(params, centred_BD, spec)
+  values_BK, indices_BK, redone = _select(params, centred_BD, spec, k)
   active_BK = values_BK > 0
 
   decoded_BD = ops.sparse_decode(
@@ -152,10 +161,19 @@ def loss_and_grads(
     ),
   )
   aux, grads = auxk.add_auxk(
-    grads, params, centred_BD, -error_BD, dead_F, error_spread, spec
+    grads,
+    params,
+    centred_BD,
+    -error_BD,
+    dead_F,
+    error_spread,
+    spec,
+    aux_coefficient,
   )
+  if aux_coefficient is None:
+    aux_coefficient = spec.aux_coefficient
   # A NaN must not be hidden by an active set that is empty because of it.
-  loss = square_error * per_row + spec.aux_coefficient * aux
+  loss = square_error * per_row + aux_coefficient * aux
 
   fired_F = jnp.zeros((latents,), jnp.int32)
   fired_F = fired_F.at[indices_BK].max(active_BK.astype(jnp.int32))

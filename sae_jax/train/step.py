@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step on a mesh `(sae, data, latent)` of any shape.
 
-Reads a batch split over `data`; changes the whole `TrainState` in place.
-All communication between shards is in one `shard_map` (`sae.losses`) except the
-scalar sums of the gradient norm.
+Reads a batch split over `data`; changes the whole `TrainState` in place. The
+whole step is one `shard_map`; what shards say to each other is in `sae.losses`,
+but for the gradient norm and the count of dead latents.
 """
 
-import functools
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.ops import dispatch
@@ -26,6 +26,16 @@ TrainStep = Callable[
   [state_lib.TrainState, jax.Array],
   tuple[state_lib.TrainState, dict[str, jax.Array]],
 ]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """What may differ between dictionaries that go through one program."""
+
+  k: jax.Array  # int32
+  aux_coefficient: jax.Array  # float32
+  peak_rate: jax.Array  # float32, of the learning rate
 
 
 def make_train_step(
@@ -69,6 +79,59 @@ def make_train_step(
   optimizer = optimizer_lib.make_optimizer(
     optimizer_config, latents=config.latents, steps=steps
   )
+  shardings = state_lib.state_sharding(
+    state_lib.abstract_params(config.latents, d_model), optimizer, mesh
+  )
+  by_row = jax.NamedSharding(mesh, jax.P("data", None))
+  replicated = jax.NamedSharding(mesh, jax.P())
+  shard_step = make_shard_step(
+    config,
+    optimizer_config,
+    mesh,
+    d_model=d_model,
+    steps=steps,
+    implementation=implementation,
+  )
+
+  def shard(state, x_BD):
+    return shard_step(state, scaled(x_BD, state.scale))
+
+  state_specs = jax.tree.map(lambda s: s.spec, shardings)
+  return jax.jit(
+    jax.shard_map(
+      shard,
+      mesh=mesh,
+      in_specs=(state_specs, by_row.spec),
+      out_specs=(state_specs, replicated.spec),
+      check_vma=False,
+    ),
+    in_shardings=(shardings, by_row),
+    out_shardings=(shardings, replicated),
+    donate_argnums=0,
+  )
+
+
+def scaled(x_BD: jax.Array, scale: jax.Array) -> jax.Array:
+  """Raw activations as the loss takes them, float32."""
+  return x_BD.astype(jnp.float32) * scale
+
+
+def make_shard_step(
+  config: sae.SaeConfig,
+  optimizer_config: optimizer_lib.OptimizerConfig,
+  mesh: jax.sharding.Mesh,
+  *,
+  d_model: int,
+  steps: int,
+  implementation: str | None = None,
+) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
+  """`step(state, x_BD, member=None)` on a shard's part of state and rows.
+
+  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. A
+  `member` takes the place of what the configs say; its k is at most theirs.
+  The arguments are those of `make_train_step`.
+  """
+  spec = loss_spec(config, mesh, d_model, implementation)
   apply = optimizer_lib.make_apply(
     optimizer_config,
     mesh,
@@ -76,52 +139,53 @@ def make_train_step(
     steps=steps,
     implementation=implementation,
   )
-  rate = optimizer_lib.schedule(
-    optimizer_config, latents=config.latents, steps=steps
+  own_peak = optimizer_lib.resolve_learning_rate(
+    optimizer_config, config.latents
   )
-  grad_fn = _sharded_grad(config, mesh, d_model, implementation)
-  shardings = state_lib.state_sharding(
-    state_lib.abstract_params(config.latents, d_model), optimizer, mesh
-  )
-  by_row = jax.NamedSharding(mesh, jax.P("data", None))
-  replicated = jax.NamedSharding(mesh, jax.P())
 
-  @functools.partial(
-    jax.jit,
-    in_shardings=(shardings, by_row),
-    out_shardings=(shardings, replicated),
-    donate_argnums=0,
-  )
-  def train_step(state, x_BD):
+  def step(state, x_BD, member=None):
     dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
-    x_BD = x_BD.astype(jnp.float32) * state.scale
-    loss, report, grads = grad_fn(
-      state.params, x_BD, dead_F, state.total_variance
+    dead = jnp.sum(dead_F, dtype=jnp.float32)
+    if mesh.shape["latent"] > 1:
+      dead = lax.psum(dead, "latent")
+    peak = own_peak if member is None else member.peak_rate
+    loss, report, grads = losses.loss_and_grads(
+      state.params,
+      x_BD,
+      dead_F,
+      state.total_variance,
+      spec,
+      k=None if member is None else member.k,
+      aux_coefficient=None if member is None else member.aux_coefficient,
     )
-    params, opt_state, grad_norm = apply(grads, state.opt_state, state.params)
+    params, opt_state, grad_norm = apply(
+      grads, state.opt_state, state.params, peak
+    )
     scalars = {
       "train/loss": loss,
       "train/fvu": report.fvu,
       "train/l0": report.l0,
-      "train/dead_frac": jnp.mean(dead_F, dtype=jnp.float32),
+      "train/dead_frac": dead / config.latents,
       "train/auxk": report.auxk,
       "train/redone": report.redone.astype(jnp.float32),
       "train/grad_norm": grad_norm,
-      "train/lr": rate(state.step),
+      "train/lr": optimizer_lib.rate_at(
+        optimizer_config, state.step, peak=peak, steps=steps
+      ),
     }
-    state = state_lib.TrainState(
+    batch = x_BD.shape[0] * mesh.shape["data"]
+    state = dataclasses.replace(
+      state,
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
       tokens_since_fired_F=_count(
-        state.tokens_since_fired_F, report.fired_F, x_BD.shape[0]
+        state.tokens_since_fired_F, report.fired_F, batch
       ),
-      scale=state.scale,
-      total_variance=state.total_variance,
     )
     return state, scalars
 
-  return train_step
+  return step
 
 
 def _count(tokens_F, fired_F, batch):
@@ -147,32 +211,4 @@ def loss_spec(
     # XLA does not remove a sum over one device: it would copy the gradients.
     data_axis="data" if mesh.shape["data"] > 1 else None,
     latent_axis="latent" if mesh.shape["latent"] > 1 else None,
-  )
-
-
-def _sharded_grad(config, mesh, d_model, implementation):
-  """`(params, x, dead, variance) -> (loss, report, grads)` on the mesh."""
-  spec = loss_spec(config, mesh, d_model, implementation)
-  value_and_grad = jax.value_and_grad(losses.sae_loss, has_aux=True)
-
-  def shard(params, x_BD, dead_F, total_variance):
-    (loss, report), grads = value_and_grad(
-      params, x_BD, dead_F, total_variance, spec
-    )
-    return loss, report, grads
-
-  by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh))
-  report: dict[str, Any] = {
-    "fvu": jax.P(),
-    "l0": jax.P(),
-    "auxk": jax.P(),
-    "redone": jax.P(),
-    "fired_F": jax.P("latent"),
-  }
-  return jax.shard_map(
-    shard,
-    mesh=mesh,
-    in_specs=(by_params, jax.P("data", None), jax.P("latent"), jax.P()),
-    out_specs=(jax.P(), losses.Report(**report), by_params),
-    check_vma=False,
   )

@@ -16,9 +16,14 @@ def winners(values_BK: jax.Array, k: int, axis_name: str | None) -> jax.Array:
 
 
 def exchange(
-  values_BK: jax.Array, k: int, axis_name: str | None
+  values_BK: jax.Array,
+  k: int,
+  axis_name: str | None,
+  fewer: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """`winners`, and the k-th best value of all shards, [B] each.
+
+  `fewer`: an array that takes the place of k, 1 <= fewer <= k.
 
   Runs inside `shard_map`. `values_BK` are the shard's own best candidates in
   the order of `topk_encode`, at least min(k, latents per shard) of them. The
@@ -28,11 +33,16 @@ def exchange(
   """
   if axis_name is None:
     count = min(k, values_BK.shape[1])
+    count = count if fewer is None else jnp.minimum(count, fewer)
     count_B = jnp.full(values_BK.shape[:1], count, jnp.int32)
     return count_B, values_BK[:, count - 1]
   per_shard = values_BK.shape[1]
   all_BC = lax.all_gather(values_BK, axis_name, axis=1, tiled=True)
   # With fewer candidates than k in all, every one wins.
-  best_BK, place_BK = lax.top_k(all_BC, min(k, all_BC.shape[1]))
+  count = min(k, all_BC.shape[1])
+  best_BK, place_BK = lax.top_k(all_BC, count)
   mine_BK = place_BK // per_shard == lax.axis_index(axis_name)
-  return jnp.sum(mine_BK, axis=1, dtype=jnp.int32), best_BK[:, -1]
+  if fewer is not None:
+    mine_BK &= jnp.arange(count)[None, :] < fewer
+    count = jnp.minimum(count, fewer)
+  return jnp.sum(mine_BK, axis=1, dtype=jnp.int32), best_BK[:, count - 1]
