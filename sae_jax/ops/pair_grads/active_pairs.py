@@ -17,9 +17,10 @@ from jax import lax
 # Owner of the places after the last active pair; sorts last.
 NOBODY = 2**31 - 1
 
-# Capacities are total slots over these. A shard of n = 4, 16, 64 has a little
-# more or less than 1/n of the slots active, hence the third on top.
-_FRACTIONS = (48, 12, 3)
+# Capacities are total slots over these: 32 and 8 shards have 1/32 and 1/8 of
+# their slots active, give or take, hence a third more. On a TPU, compiling the
+# sort of each one takes seconds, so there are few.
+_FRACTIONS = (24, 6)
 _SMALLEST = 4096  # slots; below that a list of all of them costs nothing
 
 
@@ -48,26 +49,26 @@ def _to_front(active_BK, *arrays_BK):
   k = active_BK.shape[1]
   place_BK = lax.broadcasted_iota(jnp.int32, active_BK.shape, 1)
   key_BK = jnp.where(active_BK, place_BK, k)
-  key_BK, *arrays_BK = lax.sort((key_BK, *arrays_BK), dimension=1, num_keys=1)
+  key_BK, *arrays_BK = lax.sort(
+    (key_BK, *arrays_BK), dimension=1, num_keys=1, is_stable=False
+  )
   return key_BK < k, *arrays_BK
 
 
-def _by_row(indices_BK, coef_BK, capacity):
-  """The active pairs in order of rows: live, row, index, coefficient [C].
+def _slots(coef_BK, indices_BK):
+  """Row, latent and coefficient of every slot; row 2**31 - 1: not active."""
+  row_BK = lax.broadcasted_iota(jnp.int32, coef_BK.shape, 0)
+  row_BK = jnp.where(coef_BK != 0, row_BK, NOBODY)
+  return tuple(a.reshape(-1) for a in (row_BK, indices_BK, coef_BK))
 
-  A row's active slots are its first ones when they come from a top-k followed
-  by a ReLU, so that places follow from one count per row; sorting along K, when
-  they are not, costs a tenth of sorting all slots.
+
+def _front_slots(coef_BK, indices_BK, capacity):
+  """`_slots` of the active ones only, which are the first ones of their rows.
+
+  Places follow from one count per row; nothing is sorted or searched.
   """
   batch, k = coef_BK.shape
-  active_BK = coef_BK != 0
-  active_BK, indices_BK, coef_BK = lax.cond(
-    jnp.all(active_BK[:, 1:] <= active_BK[:, :-1]),
-    lambda *arrays: arrays,
-    _to_front,
-    *(active_BK, indices_BK, coef_BK),
-  )
-  count_B = jnp.sum(active_BK, axis=1, dtype=jnp.int32)
+  count_B = jnp.sum(coef_BK != 0, axis=1, dtype=jnp.int32)
   start_B = jnp.cumsum(count_B) - count_B
   # Pair p is slot p + jump of the last row that starts at or before p.
   jump_B = k * jnp.arange(batch, dtype=jnp.int32) - start_B
@@ -79,34 +80,47 @@ def _by_row(indices_BK, coef_BK, capacity):
   live_C = place_C < jnp.sum(count_B)
   slot_C = jnp.where(live_C, place_C + jnp.cumsum(jump_C), 0)
   return (
-    live_C,
-    slot_C // k,
+    jnp.where(live_C, slot_C // k, NOBODY),
     indices_BK.reshape(-1)[slot_C],
     jnp.where(live_C, coef_BK.reshape(-1)[slot_C], 0),
   )
 
 
-def _all_slots(indices_BK, coef_BK):
-  row_BK = lax.broadcasted_iota(jnp.int32, coef_BK.shape, 0)
-  arrays = (coef_BK != 0, row_BK, indices_BK, coef_BK)
-  return tuple(a.reshape(-1) for a in arrays)
+def _listed(finish, coef_BK, indices_BK, multiple, *, sort):
+  """`finish(row, latent, coef)` of the active pairs, padded to the multiple.
 
-
-def _listed(build, coef_BK, multiple):
-  """Runs `build(capacity)` at the least sufficient one; pads the result."""
+  The list has the smallest sufficient capacity. With `sort`, `finish` sorts, so
+  that it may be given slots that are not active.
+  """
   slots = coef_BK.size
-  count = jnp.sum(coef_BK != 0, dtype=jnp.int32)
+  active_BK = coef_BK != 0
+  count = jnp.sum(active_BK, dtype=jnp.int32)
   sizes = capacities(slots)
   length = -(-slots // multiple) * multiple
+  # A top-k with a ReLU needs no move, as values descend.
+  _, indices_BK, coef_BK = lax.cond(
+    jnp.all(active_BK[:, 1:] <= active_BK[:, :-1]),
+    lambda *arrays: arrays,
+    _to_front,
+    *(active_BK, indices_BK, coef_BK),
+  )
 
   def branch(capacity):
     def run():
-      owner_C, source_C, coef_C = build(capacity)
-      end = (0, length - capacity)
-      return (
-        jnp.pad(owner_C, end, constant_values=NOBODY),
-        jnp.pad(source_C, end),
-        jnp.pad(coef_C, end),
+      if capacity < slots:
+        columns = finish(*_front_slots(coef_BK, indices_BK, capacity))
+      elif sort:
+        columns = finish(*_slots(coef_BK, indices_BK))
+      else:
+        columns = lax.cond(
+          count == slots,
+          lambda: finish(*_slots(coef_BK, indices_BK)),
+          lambda: finish(*_front_slots(coef_BK, indices_BK, slots)),
+        )
+      fills = (NOBODY, 0, 0)
+      return tuple(
+        jnp.pad(column_C, (0, length - capacity), constant_values=fill)
+        for column_C, fill in zip(columns, fills, strict=True)
       )
 
     return run
@@ -116,43 +130,44 @@ def _listed(build, coef_BK, multiple):
 
 
 def by_latent(
-  coef_BK: jax.Array, indices_BK: jax.Array, multiple: int
+  coef_BK: jax.Array, indices_BK: jax.Array, latents: int, multiple: int
 ) -> Pairs:
   """Owners are latents, sources are rows.
 
   Args:
     coef_BK: float32; a pair is active where it is not zero.
     indices_BK: int32, distinct among a row's active pairs.
+    latents: F.
     multiple: what the list's length is a multiple of.
   """
+  row_bits = (coef_BK.shape[0] - 1).bit_length()
 
-  def build(capacity):
-    if capacity == coef_BK.size:
-      live_C, row_C, index_C, coef_C = _all_slots(indices_BK, coef_BK)
-    else:
-      live_C, row_C, index_C, coef_C = _by_row(indices_BK, coef_BK, capacity)
-    owner_C = jnp.where(live_C, index_C, NOBODY)
-    source_C = jnp.where(live_C, row_C, 0)
-    # Both are keys: no two pairs are equal, so the order is unique.
-    return lax.sort((owner_C, source_C, coef_C), num_keys=2)
+  def finish(row_C, latent_C, coef_C):
+    nobody_C = row_C == NOBODY
+    if latents << row_bits > NOBODY:
+      latent_C = jnp.where(nobody_C, NOBODY, latent_C)
+      latent_C, row_C, coef_C = lax.sort(
+        (latent_C, row_C, coef_C), num_keys=2, is_stable=False
+      )
+      return latent_C, jnp.where(latent_C == NOBODY, 0, row_C), coef_C
+    # Latent and row in one number: there are no equal keys, so that the order
+    # is unique, and a sort of two arrays is cheaper than one of three.
+    key_C = jnp.where(nobody_C, NOBODY, (latent_C << row_bits) | row_C)
+    key_C, coef_C = lax.sort((key_C, coef_C), num_keys=1, is_stable=False)
+    nobody_C = key_C == NOBODY
+    return (
+      jnp.where(nobody_C, NOBODY, key_C >> row_bits),
+      jnp.where(nobody_C, 0, key_C & ((1 << row_bits) - 1)),
+      coef_C,
+    )
 
-  return _listed(build, coef_BK, multiple)
+  return _listed(finish, coef_BK, indices_BK, multiple, sort=True)
 
 
 def by_row(coef_BK: jax.Array, indices_BK: jax.Array, multiple: int) -> Pairs:
   """Owners are rows, sources are latents; arguments as in `by_latent`."""
 
-  def finish(live_C, row_C, index_C, coef_C):
-    owner_C = jnp.where(live_C, row_C, NOBODY)
-    return owner_C, jnp.where(live_C, index_C, 0), coef_C
+  def finish(row_C, latent_C, coef_C):
+    return row_C, jnp.where(row_C == NOBODY, 0, latent_C), coef_C
 
-  def build(capacity):
-    if capacity < coef_BK.size:
-      return finish(*_by_row(indices_BK, coef_BK, capacity))
-    return lax.cond(
-      jnp.all(coef_BK != 0),
-      lambda: finish(*_all_slots(indices_BK, coef_BK)),
-      lambda: finish(*_by_row(indices_BK, coef_BK, capacity)),
-    )
-
-  return _listed(build, coef_BK, multiple)
+  return _listed(finish, coef_BK, indices_BK, multiple, sort=False)

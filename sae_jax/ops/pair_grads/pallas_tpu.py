@@ -21,7 +21,7 @@ def pair_grads(
   rows_BSL = gather_sums_tpu.row_tiles(x_BD)
   sizes = gather_sums_tpu.sizes_for(rows_BSL.shape[1], rows_BSL.dtype.itemsize)
   pairs = active_pairs.by_latent(
-    coef_BK.astype(jnp.float32), indices_BK, sizes.chunk
+    coef_BK.astype(jnp.float32), indices_BK, latents, sizes.chunk
   )
   return gather_sums_tpu.gather_sums(
     pairs,
