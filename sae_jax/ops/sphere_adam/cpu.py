@@ -12,7 +12,7 @@ from sae_jax.ops.sphere_adam import formula
 _BLOCK_BYTES = 80 * 1024
 
 
-def _block_rows(rows: int, row_bytes: int) -> int:
+def block_rows(rows: int, row_bytes: int) -> int:
   return min(rows, max(1, _BLOCK_BYTES // row_bytes))
 
 
@@ -28,7 +28,7 @@ def sphere_adam(
 ) -> formula.Moved:
   """See `api.sphere_adam`."""
   rows, d_model = row_FD.shape
-  size = _block_rows(rows, d_model * row_FD.dtype.itemsize)
+  size = block_rows(rows, d_model * row_FD.dtype.itemsize)
   blocks = -(-rows // size)
   factors = formula.factors(learning_rate, count, rule)
 
