@@ -104,6 +104,17 @@ def _select(params, centred_BD, spec, fewer):
   return values_BK.astype(centred_BD.dtype), indices_BK, redone
 
 
+def _residual(params, values_BK, indices_BK, target_BD, spec):
+  """x̂ − x of all shards, and its products with the selected decoder rows."""
+  arrays = (values_BK, indices_BK, params.w_dec_FD)
+  how = {"implementation": spec.implementation}
+  if spec.latent_axis is None:
+    return ops.residual(*arrays, target_BD, **how)
+  decoded_BD = lax.psum(ops.sparse_decode(*arrays, **how), spec.latent_axis)
+  error_BD = decoded_BD - target_BD
+  return error_BD, ops.row_dots(error_BD, *arrays[1:], **how)
+
+
 def loss_and_grads(
   params: dictionary.Params,
   x_BD: jax.Array,
@@ -126,11 +137,7 @@ def loss_and_grads(
   values_BK, indices_BK, redone = _select(params, centred_BD, spec, k)
   active_BK = values_BK > 0
 
-  decoded_BD = ops.sparse_decode(
-    values_BK, indices_BK, params.w_dec_FD, implementation=implementation
-  )
-  decoded_BD = _psum(decoded_BD, spec.latent_axis)
-  error_BD = decoded_BD + params.b_dec_D[None, :] - x_BD
+  error_BD, dots_BK = _residual(params, values_BK, indices_BK, centred_BD, spec)
 
   square_error, active = _psum(
     (_square_sum(error_BD), jnp.sum(active_BK)), spec.data_axis
@@ -142,9 +149,7 @@ def loss_and_grads(
   per_row = 1 / (rows * total_variance)
   grad_BD = (2 * per_row) * error_BD
 
-  grad_values_BK = active_BK * ops.row_dots(
-    grad_BD, indices_BK, params.w_dec_FD, implementation=implementation
-  )
+  grad_values_BK = jnp.where(active_BK, (2 * per_row) * dots_BK, 0)
   grads = auxk.LatentGrads(
     w_enc_FD=ops.pair_grads(
       grad_values_BK,

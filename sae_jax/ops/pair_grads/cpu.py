@@ -28,7 +28,10 @@ def pair_grads(
     )
     return grad_FD, None
 
-  grad_FD = jnp.zeros((latents, x_BD.shape[1]), dtype)
+  # A zero that XLA cannot fold. Of two calls that start from constant zeros it
+  # makes one array, which both loops then copy.
+  zero = jnp.minimum(jnp.abs(jnp.nan_to_num(coef_BK[0, 0])), 0).astype(dtype)
+  grad_FD = jnp.broadcast_to(zero, (latents, x_BD.shape[1]))
   return lax.scan(add_row, grad_FD, (coef_BK, indices_BK, x_BD))[0]
 
 

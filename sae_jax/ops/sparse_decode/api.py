@@ -28,6 +28,34 @@ ROW_DOTS = {
   "pallas_tpu": chunked.row_dots_xla,
   "pallas_gpu": chunked.row_dots_xla,
 }
+RESIDUAL = {
+  "reference": reference.residual,
+  "cpu": chunked.residual_cpu,
+  "xla": chunked.residual_xla,
+  "pallas_tpu": chunked.residual_xla,
+  "pallas_gpu": chunked.residual_xla,
+}
+
+
+@functools.partial(jax.jit, static_argnames=("implementation",))
+def residual(
+  values_BK: jax.Array,
+  indices_BK: jax.Array,
+  w_dec_FD: jax.Array,
+  target_BD: jax.Array,
+  *,
+  implementation: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """`sparse_decode` minus a target, and its `row_dots`, from one gather.
+
+  What a squared error and its gradient need when one device holds all latents.
+
+  Returns:
+    error_BD = Σ_k values · w_dec[indices] − target, and
+    dots_BK = error · w_dec[indices].
+  """
+  run = dispatch.choose("residual", RESIDUAL, implementation)
+  return run(*map(jnp.asarray, (values_BK, indices_BK, w_dec_FD, target_BD)))
 
 
 @functools.partial(jax.jit, static_argnames=("implementation",))

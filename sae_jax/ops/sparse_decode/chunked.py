@@ -39,6 +39,16 @@ def _row_dots(elements, x_BD, indices_BK, w_FD):
   )
 
 
+def _residual(elements, values_BK, indices_BK, w_dec_FD, target_BD):
+  return rows.map_chunks(
+    lambda v, i, t: reference.residual(v, i, w_dec_FD, t),
+    _chunk(elements, indices_BK, w_dec_FD),
+    values_BK,
+    indices_BK,
+    target_BD,
+  )
+
+
 def sparse_decode_cpu(values_BK, indices_BK, w_dec_FD):
   return _sparse_decode(_CPU_ELEMENTS, values_BK, indices_BK, w_dec_FD)
 
@@ -53,3 +63,11 @@ def row_dots_cpu(x_BD, indices_BK, w_FD):
 
 def row_dots_xla(x_BD, indices_BK, w_FD):
   return _row_dots(_XLA_ELEMENTS, x_BD, indices_BK, w_FD)
+
+
+def residual_cpu(values_BK, indices_BK, w_dec_FD, target_BD):
+  return _residual(_CPU_ELEMENTS, values_BK, indices_BK, w_dec_FD, target_BD)
+
+
+def residual_xla(values_BK, indices_BK, w_dec_FD, target_BD):
+  return _residual(_XLA_ELEMENTS, values_BK, indices_BK, w_dec_FD, target_BD)

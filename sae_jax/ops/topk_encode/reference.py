@@ -9,26 +9,34 @@ from jax import lax
 from sae_jax.ops.topk_encode import candidates as candidates_lib
 
 
-def pre_activations(
-  x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array
-) -> jax.Array:
-  """`x · w_encᵀ + b_enc`, [B, F], accumulated in float32 (or float64).
+def products(x_BD: jax.Array, w_enc_FD: jax.Array) -> jax.Array:
+  """`x · w_encᵀ`, [B, F], accumulated in float32 (or float64).
 
   The inputs' dtype decides how the product is computed: bfloat16 operands are
   multiplied as such, float32 operands at full precision on every platform
   (accelerators otherwise round them to bfloat16 or TF32).
   """
-  dtype = jnp.promote_types(x_BD.dtype, jnp.float32)
-  pre_BF = lax.dot_general(
+  return lax.dot_general(
     x_BD,
     w_enc_FD,
     (((1,), (1,)), ((), ())),
     precision=lax.Precision.HIGHEST,
-    preferred_element_type=dtype,
+    preferred_element_type=jnp.promote_types(x_BD.dtype, jnp.float32),
   )
-  pre_BF = pre_BF + b_enc_F.astype(dtype)[None, :]
+
+
+def add_bias(products: jax.Array, bias: jax.Array) -> jax.Array:
+  """Pre-activations of products, with NaNs that a top-k sorts first."""
+  pre = products + bias.astype(products.dtype)
   # x86 makes NaNs with the sign bit set, and a top-k sorts those last.
-  return jnp.where(jnp.isnan(pre_BF), jnp.nan, pre_BF)
+  return jnp.where(jnp.isnan(pre), jnp.nan, pre)
+
+
+def pre_activations(
+  x_BD: jax.Array, w_enc_FD: jax.Array, b_enc_F: jax.Array
+) -> jax.Array:
+  """`x · w_encᵀ + b_enc`, [B, F]; see `products`."""
+  return add_bias(products(x_BD, w_enc_FD), b_enc_F[None, :])
 
 
 def candidates(
