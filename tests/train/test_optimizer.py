@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The schedule, the projections and the checks of the optimizer."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sae_jax import errors, sae
+from sae_jax import errors, mesh, sae
+from sae_jax.sae import init
 from sae_jax.train import optimizer as optimizer_lib
 
 
@@ -69,6 +73,112 @@ def test_one_update_is_adam_on_the_tangent_then_the_sphere():
   np.testing.assert_allclose(updates.w_enc_FD, -0.1 * np.sign(g_FD), atol=1e-5)
   np.testing.assert_allclose(updates.b_enc_F, -0.1, atol=1e-5)
   np.testing.assert_array_equal(updates.b_dec_D, 0)
+
+
+F, D, STEPS = 64, 16, 6
+CONFIG = optimizer_lib.OptimizerConfig(
+  learning_rate=1e-2, warmup_steps=2, decay_fraction=0.5
+)
+
+
+def _tree(seed):
+  rng = np.random.default_rng(seed)
+  shapes = ((F, D), (F, D), (F,), (D,))
+  return sae.Params(
+    *(rng.normal(size=shape).astype(np.float32) for shape in shapes)
+  )
+
+
+def _start(optimizer):
+  params = _tree(0)
+  params.w_dec_FD[:] /= np.linalg.norm(params.w_dec_FD, axis=1, keepdims=True)
+  return params, jax.jit(optimizer.init)(params)
+
+
+@functools.cache
+def _chain():
+  optimizer = optimizer_lib.make_optimizer(CONFIG, latents=F, steps=STEPS)
+
+  @jax.jit
+  def step(params, state, grads):
+    updates, state = optimizer.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  return step
+
+
+@functools.cache
+def _run():
+  """(params, state) of the chain before every step, and after the last."""
+  optimizer = optimizer_lib.make_optimizer(CONFIG, latents=F, steps=STEPS)
+  run = [_start(optimizer)]
+  for i in range(STEPS):
+    run.append(_chain()(*run[-1], _tree(i + 1)))
+  return run
+
+
+@functools.cache
+def _apply(data, latent, implementation=None):
+  on = mesh.make(
+    mesh.MeshConfig(data=data, latent=latent), jax.devices()[: data * latent]
+  )
+  apply = optimizer_lib.make_apply(
+    CONFIG, on, latents=F, steps=STEPS, implementation=implementation
+  )
+  rows, replicated = init.params_sharding(on), jax.NamedSharding(on, jax.P())
+  optimizer = optimizer_lib.make_optimizer(CONFIG, latents=F, steps=STEPS)
+  state = optimizer_lib.state_sharding(optimizer, _tree(0), rows, replicated)
+  by_rows, by_state = jax.tree.map(lambda s: s.spec, (rows, state))
+  return jax.jit(
+    jax.shard_map(
+      apply,
+      mesh=on,
+      in_specs=(by_rows, by_state, by_rows),
+      out_specs=(by_rows, by_state, jax.P()),
+      check_vma=False,
+    )
+  )
+
+
+@pytest.mark.parametrize(
+  ("data", "latent", "implementation"),
+  [(1, 1, "reference"), (1, 1, None), (2, 4, None), (1, 8, "pallas_tpu")],
+)
+def test_one_pass_is_the_chain(data, latent, implementation):
+  apply = _apply(data, latent, implementation)
+  run = _run()
+  for i in range(STEPS):
+    params, state = run[i]
+    grads = _tree(i + 1)
+    if i == 3:  # a latent that did not fire
+      grads.w_enc_FD[5], grads.w_dec_FD[5], grads.b_enc_F[5] = 0, 0, 0
+    expected = _chain()(params, state, grads)
+    *found, norm = apply(grads, state, params)
+
+    assert jax.tree.structure(found) == jax.tree.structure(list(expected))
+    # Sums of D = 16 terms in another order, relative to entries of up to 4 and
+    # to roots of nu of down to 1/30 of that; then rounded to rows of norm 1.
+    for f, e in zip(
+      jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+      assert (f.shape, f.dtype) == (e.shape, e.dtype)
+      np.testing.assert_allclose(
+        f, e, rtol=4 * 2**-23, atol=16 * 2**-23, err_msg=str(i)
+      )
+    total = sum((np.float64(g) ** 2).sum() for g in jax.tree.leaves(grads))
+    # 2 · 1024 + 80 terms of one sign: sqrt(n) · eps.
+    np.testing.assert_allclose(norm, np.sqrt(total), rtol=46 * 2**-23)
+
+
+def test_a_gradient_that_is_not_finite_shows():
+  params, state = _run()[2]
+  grads = _tree(9)
+  grads.w_dec_FD[7, 3] = np.nan
+  after, state, norm = _apply(2, 4)(grads, state, params)
+  assert np.isnan(norm)
+  assert np.isnan(after.w_dec_FD[7]).all()
+  assert np.isfinite(after.w_enc_FD).all()
+  assert np.isfinite(np.delete(after.w_dec_FD, 7, axis=0)).all()
 
 
 @pytest.mark.parametrize(
