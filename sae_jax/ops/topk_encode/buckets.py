@@ -30,10 +30,12 @@ def odds(k: int, rows: int, kept: int, buckets: int) -> float:
   on it.
   """
   p = 1 / buckets
-  tail = sum(
-    math.comb(k, n) * p**n * (1 - p) ** (k - n) for n in range(kept + 1, k + 1)
-  )
-  return min(1.0, rows * buckets * tail)
+
+  def chance(n):  # by logarithms, as the factors overflow at some k = 1000
+    ways = math.lgamma(k + 1) - math.lgamma(n + 1) - math.lgamma(k - n + 1)
+    return math.exp(ways + n * math.log(p) + (k - n) * math.log1p(-p))
+
+  return min(1.0, rows * buckets * sum(map(chance, range(kept + 1, k + 1))))
 
 
 def choose(
@@ -64,11 +66,13 @@ def insert(
   `jnp.maximum`.
   """
   places = []
+  fallen, of_fallen = value, tile  # what the place above hands down
   for at, of in kept:
-    ahead = value > at
-    places.append((jnp.maximum(at, value), jnp.where(ahead, tile, of)))
-    value, tile = jnp.minimum(at, value), jnp.where(ahead, of, tile)
-  return tuple(places), (value, tile)
+    ahead = value > at  # then of every lower place too
+    places.append((jnp.maximum(at, fallen), jnp.where(ahead, of_fallen, of)))
+    fallen = jnp.minimum(at, value)
+    of_fallen = jnp.where(ahead, of, tile)
+  return tuple(places), (fallen, of_fallen)
 
 
 def finish(

@@ -156,7 +156,9 @@ def _fold_arrays(product_CF, b_F, lanes_L, *, kept):
   places, dropped_CL = _fold(load, latents // buckets, kept, (count, buckets))
   return (
     jnp.concatenate([-values for values, _ in places], 1),
-    jnp.concatenate([tiles * buckets + lanes_L for _, tiles in places], 1),
+    jnp.concatenate(
+      [tiles * buckets + lanes_L[None] for _, tiles in places], 1
+    ),
     dropped_CL,
   )
 
