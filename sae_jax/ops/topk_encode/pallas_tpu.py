@@ -11,7 +11,6 @@ dropped is bounded, see `candidates.Candidates`.
 import dataclasses
 import functools
 import itertools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +19,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from sae_jax.ops import dispatch, tpu_chips
+from sae_jax.ops.topk_encode import buckets as buckets_lib
 from sae_jax.ops.topk_encode import candidates as candidates_lib
 from sae_jax.ops.topk_encode import xla
 
 _LANES = 128
 _SUBLANES = 8
-# Chance that a batch is done again because a bucket held more winners than it
-# keeps, if winners fell into buckets at random.
-_MISS_ODDS = 1e-3
 # Kept in place of -inf, so that what is masked still precedes an empty place.
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 
@@ -50,19 +47,6 @@ class Tiles:
   out_buffers: int
 
 
-def miss_odds(rows: int, k: int, buckets: Buckets) -> float:
-  """Bound of the chance that some bucket of some row held a dropped winner.
-
-  Union over rows and buckets of P(Binomial(k, 1/L) > K').
-  """
-  p = 1 / buckets.count
-  tail = sum(
-    math.comb(k, n) * p**n * (1 - p) ** (k - n)
-    for n in range(buckets.kept + 1, k + 1)
-  )
-  return rows * buckets.count * tail
-
-
 def choose_buckets(rows: int, k: int, latents: int) -> Buckets | None:
   """The cheapest buckets with rare misses; None if keeping all is as cheap.
 
@@ -72,13 +56,13 @@ def choose_buckets(rows: int, k: int, latents: int) -> Buckets | None:
   """
   best = None
   for count in (128, 256, 512, 1024, 2048):
-    kept = 1
-    while miss_odds(rows, k, Buckets(count, kept)) > _MISS_ODDS:
-      kept += 1
-    cost = kept * (latents + k * count)
-    enough = k <= kept * count <= latents // 2
-    if enough and (best is None or cost < best[0]):
-      best = cost, Buckets(count, kept)
+    # More than half of the latents is no selection.
+    for kept in range(-(-k // count), latents // 2 // count + 1):
+      if buckets_lib.odds(k, rows, kept, count) <= buckets_lib.ODDS:
+        cost = kept * (latents + k * count)
+        if best is None or cost < best[0]:
+          best = cost, Buckets(count, kept)
+        break
   return best and best[1]
 
 
@@ -149,42 +133,27 @@ def _seconds(chip, tiles, rows, latents, d_model, item_bytes, buckets):
 
 
 def _keep(v_ref, id_ref, dropped_ref, sums_ref, bias_ref, first, last, at, L):
-  """Inserts the sums of 8 rows into their buckets, in order of latent.
-
-  A new value moves past those that it exceeds, never past an equal one: equal
-  values of a bucket stay in order of latent, and of equal ones the last is
-  dropped.
-  """
+  """Inserts the sums of 8 rows into their buckets, in order of latent."""
   kept = v_ref.shape[1] // L
   rows = pl.ds(pl.multiple_of(at * _SUBLANES, _SUBLANES), _SUBLANES)
   dropped = dropped_ref[rows, :]
   for lane in range(0, L, _LANES):
     places = [pl.ds(q * L + lane, _LANES) for q in range(kept)]
-    values = [v_ref[rows, place] for place in places]
-    ids = [id_ref[rows, place] for place in places]
+    best = tuple((v_ref[rows, at], id_ref[rows, at]) for at in places)
     for c in range(sums_ref.shape[1] // L):
       columns = pl.ds(c * L + lane, _LANES)
       value = sums_ref[rows, columns] + bias_ref[:, columns]
-      value = jnp.where(value != value, jnp.inf, value)
+      value = jnp.where(jnp.isnan(value), jnp.inf, value)
       value = jnp.maximum(value, _LOWEST)
       if last is not None:
         column = lax.broadcasted_iota(jnp.int32, value.shape, 1)
         value = jnp.where(column < last - c * L - lane, value, -jnp.inf)
-      new = jnp.full(value.shape, first + c, jnp.int32)
-      for q in range(kept):
-        ahead = value > values[q]
-        values[q], value = (
-          jnp.where(ahead, value, values[q]),
-          jnp.where(ahead, values[q], value),
-        )
-        ids[q], new = (
-          jnp.where(ahead, new, ids[q]),
-          jnp.where(ahead, ids[q], new),
-        )
+      tile = jnp.full(value.shape, first + c, jnp.int32)
+      best, (value, _) = buckets_lib.insert(best, value, tile)
       dropped = jnp.maximum(dropped, value)
-    for q, place in enumerate(places):
-      v_ref[rows, place] = values[q]
-      id_ref[rows, place] = ids[q]
+    for place, (value, tile) in zip(places, best, strict=True):
+      v_ref[rows, place] = value
+      id_ref[rows, place] = tile
   dropped_ref[rows, :] = dropped
 
 
@@ -236,8 +205,10 @@ def _select(
   buckets: Buckets,
   tiles: Tiles,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The kernel: kept values and their f // L, both [B, K'·L], and the bound.
+  """The kernel: kept values, their f // L, and the largest dropped ones.
 
+  The former are [B, K'·L], place by place, and of each place bucket by bucket;
+  the last is the maximum of all buckets that share a lane, [B, 128].
   B must be a multiple of 16; `tiles` may divide B and F or not.
   """
   (rows, d_model), latents = x_BD.shape, w_enc_FD.shape[0]
@@ -284,7 +255,7 @@ def _select(
     interpret=dispatch.interpret(),
     name="topk_encode",
   )(x_BD, w_enc_FD, b_enc_F.astype(jnp.float32)[None, :])
-  return values_BC, ids_BC, jnp.max(dropped_BN, axis=1)
+  return values_BC, ids_BC, dropped_BN
 
 
 def candidates(
@@ -305,13 +276,16 @@ def candidates(
     x_BD.dtype.itemsize,
     buckets,
   )
-  values_BC, ids_BC, bound_B = _select(x_BD, w_enc_FD, b_enc_F, buckets, tiles)
+  found = _select(x_BD, w_enc_FD, b_enc_F, buckets, tiles)
+  values_BC, ids_BC, dropped_BN = (a[:rows] for a in found)
   lane_C = jnp.arange(values_BC.shape[1], dtype=jnp.int32) % buckets.count
-  latents_BC = ids_BC * buckets.count + lane_C[None, :]
-  negative_BC, latents_BC = lax.sort((-values_BC, latents_BC), num_keys=2)
-  values_BK = -negative_BC[:rows, :k]
-  return candidates_lib.Candidates(
-    jnp.where(values_BK == _LOWEST, -jnp.inf, values_BK),
-    latents_BC[:rows, :k],
-    jnp.where(bound_B == _LOWEST, -jnp.inf, bound_B)[:rows],
+  return buckets_lib.finish(
+    -_unmask(values_BC),
+    ids_BC * buckets.count + lane_C[None, :],
+    _unmask(dropped_BN),
+    k,
   )
+
+
+def _unmask(values):
+  return jnp.where(values == _LOWEST, -jnp.inf, values)
