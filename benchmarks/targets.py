@@ -32,7 +32,7 @@ def missing(platform: str) -> str | None:
     if importlib.util.find_spec("libtpu") is None:
       return "libtpu is not installed: pip install 'sae-jax[aot-tpu]'"
     return None
-  if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+  if importlib.util.find_spec("jax_cuda12_plugin") is None:
     return "jax-cuda12-plugin is not installed: pip install 'sae-jax[aot-gpu]'"
   return None
 
