@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sae_jax.ops import rows
-from sae_jax.ops.topk_encode import reference, sharded
+from sae_jax.ops import rows, topk_mask
+from sae_jax.ops.topk_encode import reference
 
 _CPU_ROWS = 512
 # Pre-activations of one chunk on accelerators, in elements: 256 MiB.
@@ -161,7 +161,13 @@ def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec):
     pre_RC = reference.pre_activations(
       centred_RD.astype(dtype), enc_CD, b_enc_C
     )
-    values_RC = jax.nn.relu(pre_RC) * _chosen(pre_RC, total, spec)
+    chosen_RC = lax.cond(
+      total > spec.aux_k,
+      lambda: topk_mask.topk_mask(pre_RC, spec.aux_k, spec.latent_axis),
+      lambda: jnp.ones(pre_RC.shape, bool),
+    )
+    # A NaN is among the largest, so that it reaches the loss.
+    values_RC = jnp.where(chosen_RC, jax.nn.relu(pre_RC), 0)
     out_RD = product(values_RC, dec_CD, ((1,), (0,)))
     if spec.latent_axis is not None:
       out_RD = lax.psum(out_RD, spec.latent_axis)
@@ -177,25 +183,3 @@ def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec):
     )
 
   return add_rows
-
-
-def _chosen(pre_RC, total, spec):
-  """The `aux_k` best dead latents of every row, as a 0/1 matrix [R, C].
-
-  Ties go to the lower latent, on any number of shards.
-  """
-  everything = jnp.ones_like(pre_RC)
-
-  def best(pre_RC):
-    k = min(spec.aux_k, pre_RC.shape[1])
-    values_RK, place_RK = lax.top_k(pre_RC, k)
-    count_R = sharded.winners(values_RK, spec.aux_k, spec.latent_axis)
-    kept_RK = jnp.arange(k)[None, :] < count_R[:, None]
-    row_R1 = jnp.arange(pre_RC.shape[0])[:, None]
-    return (
-      jnp.zeros_like(pre_RC)
-      .at[row_R1, place_RK]
-      .set(kept_RK.astype(pre_RC.dtype), unique_indices=True)
-    )
-
-  return lax.cond(total > spec.aux_k, best, lambda _: everything, pre_RC)
