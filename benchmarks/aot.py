@@ -155,7 +155,6 @@ def _child(case) -> dict:
         os.environ.get("XLA_FLAGS", ""),
         f"--xla_dump_to={directory}",
         "--xla_dump_hlo_as_text",
-        "--xla_dump_hlo_module_re=jit_train_step|jit_aot_op",
       )
     )
     import programs
