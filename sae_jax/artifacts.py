@@ -225,6 +225,18 @@ def hash_file(path: str | os.PathLike[str]) -> str:
   return digest.hexdigest()
 
 
+def hash_input(field: str, path: str) -> str:
+  """`hash_file` of a file that a config's `field` names.
+
+  Raises:
+    errors.InputError: there is no such file.
+  """
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise errors.InputError(f"{field}={path}: there is no such file")
+  return hash_file(file)
+
+
 def _make_directory(out: str | os.PathLike[str]) -> pathlib.Path:
   if "://" in os.fspath(out):
     raise errors.InputError(

@@ -154,3 +154,13 @@ def test_hashes_do_not_depend_on_key_order(tmp_path):
   )
   (tmp_path / "f").write_bytes(b"abc")
   assert artifacts.hash_file(tmp_path / "f").startswith("ba7816bf")
+
+
+def test_an_input_file_that_is_missing_is_named_with_its_field(tmp_path):
+  (tmp_path / "pairs.jsonl").write_text("abc")
+  found = artifacts.hash_input("data.path", str(tmp_path / "pairs.jsonl"))
+  assert found == artifacts.hash_file(tmp_path / "pairs.jsonl")
+  for path in (str(tmp_path / "other"), str(tmp_path)):
+    with pytest.raises(errors.InputError) as caught:
+      artifacts.hash_input("data.path", path)
+    assert str(caught.value) == f"data.path={path}: there is no such file"

@@ -112,12 +112,7 @@ def inputs(
   """Hashes of what a diff reads; the models' are in the captured stores."""
   found = {"sae": _fingerprint(dictionary)}
   if config.prompts is not None:
-    path = pathlib.Path(config.prompts.path).expanduser()
-    if not path.is_file():
-      raise errors.InputError(
-        f"prompts.path={config.prompts.path}: there is no such file"
-      )
-    found["prompts"] = artifacts.hash_file(path)
+    found["prompts"] = artifacts.hash_input("prompts.path", config.prompts.path)
   if config.base_store:
     found["base"] = store.open_store(config.base_store).identity
     for arm in config.arms:

@@ -94,22 +94,19 @@ def inputs(config: config_lib.SteerConfig) -> dict[str, str]:
     for name, source in models.sources(config).items()
   }
   found["sae"] = formats.hash_sae(config.sae)
-  found["prompts"] = _hash("prompts.path", config.prompts.path)
+  found["prompts"] = artifacts.hash_input("prompts.path", config.prompts.path)
   if config.diff:
     found["diff"] = diff_results.identity(config.diff)
   asked = config.generation
   if asked is not None and asked.questions is not None:
-    found["questions"] = _hash("generation.questions", asked.questions.path)
+    found["questions"] = artifacts.hash_input(
+      "generation.questions", asked.questions.path
+    )
   if asked is not None and asked.judge.rules:
-    found["rules"] = _hash("generation.judge.rules", asked.judge.rules)
+    found["rules"] = artifacts.hash_input(
+      "generation.judge.rules", asked.judge.rules
+    )
   return found
-
-
-def _hash(field: str, name: str) -> str:
-  path = pathlib.Path(name).expanduser()
-  if not path.is_file():
-    raise errors.InputError(f"{field}={name}: there is no such file")
-  return artifacts.hash_file(path)
 
 
 def open_screen(

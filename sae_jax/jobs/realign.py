@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sae-jax realign`: a bad model and benign samples in; is it good again?"""
 
-import pathlib
 import sys
 from typing import Any
 
@@ -51,8 +50,10 @@ def _inputs(config: Config) -> dict[str, str]:
   found = {
     "base": load.weights_hash(config.base),
     "model": load.weights_hash(config.posttrain.model),
-    "data": _hash("posttrain.data.path", config.posttrain.data.path),
-    "behaviour": _hash("behaviour.path", config.behaviour.path),
+    "data": artifacts.hash_input(
+      "posttrain.data.path", config.posttrain.data.path
+    ),
+    "behaviour": artifacts.hash_input("behaviour.path", config.behaviour.path),
   }
   if found["base"] == found["model"]:
     raise errors.InputError(
@@ -64,14 +65,7 @@ def _inputs(config: Config) -> dict[str, str]:
     ("watch.prompts", config.watch.prompts),
   ):
     if prompts is not None:
-      found[name] = _hash(f"{name}.path", prompts.path)
+      found[name] = artifacts.hash_input(f"{name}.path", prompts.path)
   chosen = suspects.choose(config.watch)
   found["sae"] = formats.hash_sae(chosen.sae)
   return found | suspects.identity(config.watch)
-
-
-def _hash(field: str, path: str) -> str:
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    raise errors.InputError(f"{field}={path}: there is no such file")
-  return artifacts.hash_file(file)

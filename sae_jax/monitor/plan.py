@@ -62,7 +62,9 @@ def inputs(
         [[c.step, c.weights_hash] for c in checkpoints]
       )
   if config.screening is not None:
-    found["screening"] = _hash_file(config.screening.path, "screening.path")
+    found["screening"] = artifacts.hash_input(
+      "screening.path", config.screening.path
+    )
   return found
 
 
@@ -115,11 +117,4 @@ def _taught(
 
 
 def _hash(prompts: judge_config.PromptsConfig) -> str:
-  return _hash_file(prompts.path, "prompts.path")
-
-
-def _hash_file(path: str, field: str) -> str:
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    raise errors.InputError(f"{field}={path}: there is no such file")
-  return artifacts.hash_file(file)
+  return artifacts.hash_input("prompts.path", prompts.path)
