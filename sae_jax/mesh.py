@@ -73,6 +73,19 @@ def join_processes() -> None:
     ) from error
 
 
+def refuse_processes(job: str) -> None:
+  """Of a job that is not made for several processes.
+
+  Raises:
+    errors.InputError: this is one of several.
+  """
+  if jax.process_count() > 1:
+    raise errors.InputError(
+      f"sae-jax {job} runs in one process, on all devices of its host; start it"
+      " without --distributed"
+    )
+
+
 def _from_environment(name: str) -> int | None:
   text = os.environ.get(name)
   return None if text is None else int(text)

@@ -35,3 +35,14 @@ def test_peak_flops_of_known_devices():
   assert mesh.peak_flops("TPU v5p") == 459e12
   assert mesh.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
   assert mesh.peak_flops("cpu") is None
+
+
+def test_jobs_of_one_process_refuse_more(monkeypatch):
+  mesh.refuse_processes("diff")
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(errors.InputError) as caught:
+    mesh.refuse_processes("diff")
+  assert str(caught.value) == (
+    "sae-jax diff runs in one process, on all devices of its host; start it"
+    " without --distributed"
+  )

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, errors
+from sae_jax import artifacts, mesh
 from sae_jax import config as config_lib
 from sae_jax.diff import config as diff_config
 from sae_jax.diff import job
@@ -17,11 +17,7 @@ Config = diff_config.DiffConfig
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Writes the diff into `out`; see `diff.job.run`."""
-  if jax.process_count() > 1:
-    raise errors.InputError(
-      "sae-jax diff runs in one process, on all devices of its host; start it"
-      " without --distributed"
-    )
+  mesh.refuse_processes("diff")
   dictionary = job.load_dictionary(config)
   with artifacts.open_output(
     out,

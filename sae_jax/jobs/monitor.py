@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, errors
+from sae_jax import artifacts, mesh
 from sae_jax import config as config_lib
 from sae_jax.monitor import config as monitor_config
 from sae_jax.monitor import job, plan
@@ -17,11 +17,7 @@ Config = monitor_config.MonitorConfig
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Writes the monitor into `out`; see `monitor.job.run`."""
-  if jax.process_count() > 1:
-    raise errors.InputError(
-      "sae-jax monitor runs in one process, on all devices of its host; start"
-      " it without --distributed"
-    )
+  mesh.refuse_processes("monitor")
   groups = plan.make(config)
   with artifacts.open_output(
     out,

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, errors, formats
+from sae_jax import artifacts, errors, formats, mesh
 from sae_jax import config as config_lib
 from sae_jax.lm import load
 from sae_jax.posttrain import (
@@ -21,11 +21,7 @@ Config = realign_config.RealignConfig
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Trains, resumes, or returns the result of the finished run in `out`."""
-  if jax.process_count() > 1:
-    raise errors.InputError(
-      "sae-jax realign runs in one process, on all devices of its host; start"
-      " it without --distributed"
-    )
+  mesh.refuse_processes("realign")
   with artifacts.open_output(
     out,
     job="realign",

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sae_jax import artifacts, errors
+from sae_jax import artifacts, mesh
 from sae_jax import config as config_lib
 from sae_jax.intervene import config as intervene_config
 from sae_jax.intervene import job
@@ -17,11 +17,7 @@ Config = intervene_config.SteerConfig
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Writes the screen into `out`; see `intervene.job.run`."""
-  if jax.process_count() > 1:
-    raise errors.InputError(
-      "sae-jax steer runs in one process, on all devices of its host; start it"
-      " without --distributed"
-    )
+  mesh.refuse_processes("steer")
   with artifacts.open_output(
     out,
     job="steer",
