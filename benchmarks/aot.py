@@ -47,13 +47,13 @@ def _arguments() -> argparse.ArgumentParser:
   )
   parser.add_argument("--implementation", default=None)
   parser.add_argument("--batch", type=int, default=8192, help="B")
-  parser.add_argument("--d-model", type=int, default=4096, help="D")
+  parser.add_argument("--d_model", type=int, default=4096, help="D")
   parser.add_argument(
     "--latents", type=int, default=131072, help="F; of one device with --ops"
   )
   parser.add_argument("--k", type=int, default=64, help="K")
   parser.add_argument(
-    "--no-auxk", action="store_true", help="leave AuxK out of the step"
+    "--no_auxk", action="store_true", help="leave AuxK out of the step"
   )
   parser.add_argument("--json", help="also write all that was read here")
   parser.add_argument(

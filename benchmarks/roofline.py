@@ -206,10 +206,10 @@ def main() -> None:
     help=f"DEVICE/DATAxLATENT; devices: {' '.join(DEVICES)}",
   )
   parser.add_argument("--batch", type=int, default=8192, help="B")
-  parser.add_argument("--d-model", type=int, default=4096, help="D")
+  parser.add_argument("--d_model", type=int, default=4096, help="D")
   parser.add_argument("--latents", type=int, default=131072, help="F")
   parser.add_argument("--k", type=int, default=64, help="K")
-  parser.add_argument("--aux-k", type=int, default=0, help="0: D / 2")
+  parser.add_argument("--aux_k", type=int, default=0, help="0: D / 2")
   parser.add_argument(
     "--dead", type=int, default=0, help="dead latents per device; 0: no AuxK"
   )
