@@ -7,6 +7,7 @@ the exact path; `small_buckets` makes the fold run, and miss, on them.
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax import lax
 # Public, as plgpu.InterpretGPUParams, only from jax 0.12 on.
 from jax._src.pallas.mosaic_gpu.interpret import params as interpret_params
 
-from sae_jax import mesh, ops
+from sae_jax import errors, mesh, ops
 from sae_jax.ops import specs
 from sae_jax.ops.topk_encode import api, buckets, pallas_gpu
 
@@ -80,6 +81,16 @@ def test_selects_what_the_exact_path_selects(name, dtype):
   assert same_B[clear_B].all()
 
 
+_best_of_buckets = jax.jit(pallas_gpu.best_of_buckets, static_argnums=(2, 3))
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _found(x_BD, w_FD, b_F, k=4):
+  """The first attempt, and whether it is certified."""
+  found = api.topk_candidates(x_BD, w_FD, b_F, k, implementation="pallas_gpu")
+  return found, found.certified(found.values_BK[:, -1])
+
+
 def _pool(rng, shape, *, bad=()):
   values = [-np.inf, -1, 0, 0, 1, 1, 2, 3, *bad]
   return rng.choice(np.array(values, np.float32), size=shape)
@@ -93,7 +104,7 @@ def test_keeps_the_best_of_every_bucket_and_bounds_the_rest(kept):
   pre_BF[20:] = _pool(rng, pre_BF[20:].shape)
   keys_BC, latents_BC, dropped_BL = map(
     np.asarray,
-    pallas_gpu.best_of_buckets(
+    _best_of_buckets(
       jnp.asarray(pre_BF), jnp.zeros(tiles * lanes), kept, lanes
     ),
   )
@@ -141,36 +152,36 @@ def _planted(winners):
 def test_winners_that_share_a_bucket_are_not_certified():
   # Two places a bucket: three winners in bucket 5 are one too many, though
   # the fourth winner's bucket has room.
-  for winners, certified in [
+  for winners, expected in [
     ((5, 133, 700, 9), True),
     ((9, 900, 133, 5), True),
     ((5, 133, 261, 9), False),
   ]:
     arrays = _planted(winners)
-    found = api.topk_candidates(*arrays, 4, implementation="pallas_gpu")
-    assert bool(found.certified(found.values_BK[:, -1])) == certified
+    found, certified = _found(*arrays)
+    assert bool(certified) == expected
     _, indices_BK = _encode(arrays, 4)
     np.testing.assert_array_equal(indices_BK, [winners])
   assert float(found.bound_B[0]) == 2.0  # the third of 4, 3, 2, 1
 
 
 def test_a_dropped_latent_that_ties_is_not_certified():
-  x_BD, w_FD, b_F = _planted((5, 133, 9))
+  x_BD, w_FD, b_F = _planted((5, 133, 700, 9))
+  assert _found(x_BD, w_FD, b_F)[1]
   w_FD = w_FD.at[261].set(1.0)  # ties with latent 9, which is the lower one
-  found = api.topk_candidates(x_BD, w_FD, b_F, 3, implementation="pallas_gpu")
-  assert not found.certified(found.values_BK[:, -1])
+  assert not _found(x_BD, w_FD, b_F)[1]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [3, 900])
 def test_what_is_not_finite_is_not_certified(bad, place):
   # Latent 3 is among the first tiles, which fill the places; 900 is not.
-  x_BD, w_FD, b_F = _planted((5, 133, 9))
+  x_BD, w_FD, b_F = _planted((5, 133, 700, 9))
   w_FD = w_FD.at[place].set(bad)
-  found = api.topk_candidates(x_BD, w_FD, b_F, 3, implementation="pallas_gpu")
+  found, certified = _found(x_BD, w_FD, b_F)
   assert found.values_BK[0, 0] == np.inf
-  assert not found.certified(found.values_BK[:, -1])
-  values_BK, indices_BK = _encode((x_BD, w_FD, b_F), 3)
+  assert not certified
+  values_BK, indices_BK = _encode((x_BD, w_FD, b_F), 4)
   assert indices_BK[0, 0] == place
   np.testing.assert_equal(values_BK[0, 0], np.float32(bad))
 
@@ -211,13 +222,12 @@ def test_shards_find_what_one_device_finds():
   np.testing.assert_allclose(best_BK, expected_BK, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  ("kept", "lanes", "tiles"), [(2, 128, 8), (3, 1024, 5)]
-)
-def test_the_kernel_interpreted_is_the_fold(kept, lanes, tiles):
-  # 1024 lanes are two blocks per row; 8 tiles leave 5 for an unrolled loop.
+def test_the_kernel_interpreted_is_the_fold():
+  kept, lanes, tiles = 2, 1024, 8
+  # 1024 lanes are two blocks per row; 8 tiles are 2 that fill the places, 2
+  # ahead of the loop and 4 that its unrolled body takes.
   rng = np.random.default_rng(0)
-  product_BF = jnp.asarray(_pool(rng, (3, tiles * lanes), bad=[np.nan]))
+  product_BF = jnp.asarray(_pool(rng, (2, tiles * lanes), bad=[np.nan]))
   product_BF = product_BF.at[0].set(rng.normal(size=tiles * lanes))
   b_F = jnp.asarray(rng.normal(size=tiles * lanes), jnp.float32)
   kernel = functools.partial(
@@ -229,7 +239,7 @@ def test_the_kernel_interpreted_is_the_fold(kept, lanes, tiles):
   jax.tree.map(
     np.testing.assert_array_equal,
     jax.jit(kernel)(product_BF, b_F),
-    pallas_gpu.best_of_buckets(product_BF, b_F, kept, lanes),
+    _best_of_buckets(product_BF, b_F, kept, lanes),
   )
 
 
@@ -242,6 +252,19 @@ def test_gpus_get_the_kernel_and_cpus_do_not():
   assert "mosaic_gpu" in on_gpu
   assert pallas_gpu.NAME in on_gpu
   assert "mosaic_gpu" not in encode.lower(lowering_platforms=("cpu",)).as_text()
+
+
+@pytest.mark.parametrize("capability", ["8.0", "gfx942"])
+def test_gpus_that_mosaic_cannot_compile_for_are_refused(
+  monkeypatch, capability
+):
+  gpu = types.SimpleNamespace(
+    platform="gpu", device_kind="a GPU", compute_capability=capability
+  )
+  monkeypatch.setattr(jax, "devices", lambda: [gpu])
+  arrays = _arrays(specs.TEST["odd"])
+  with pytest.raises(errors.InputError, match=f"a GPU has {capability}"):
+    pallas_gpu.candidates(*arrays, 5)
 
 
 def test_shapes_hold_the_winners_and_beat_a_sort():

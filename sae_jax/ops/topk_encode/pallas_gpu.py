@@ -4,7 +4,7 @@
 
 The product of a chunk of rows is XLA's. A Mosaic GPU kernel then streams it
 and keeps, in registers, the best of every bucket of latents (`buckets`); only
-those are sorted. Plain loads and stores, no feature of one generation.
+those are sorted.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from sae_jax import errors
 from sae_jax.ops import rows
 from sae_jax.ops.topk_encode import buckets as buckets_lib
 from sae_jax.ops.topk_encode import candidates as candidates_lib
@@ -70,7 +71,11 @@ def candidates(
   """See `api.topk_encode`; writes [chunk, F], never [B, F] when that is big.
 
   Lowered for a CPU, the kernel's fold runs as array operations.
+
+  Raises:
+    errors.InputError: the GPU is older than Hopper.
   """
+  _refuse_older_gpus()
   count, latents = x_BD.shape[0], w_enc_FD.shape[0]
   chosen = shape(k, count, latents)
   if chosen is None or x_BD.dtype == jnp.float64:
@@ -98,6 +103,21 @@ def candidates(
 
   chunk = max(_CHUNK_ROWS, _CHUNK_ELEMENTS // latents)
   return rows.map_chunks(encode_chunk, chunk, x_BD)
+
+
+def _refuse_older_gpus():
+  # Mosaic begins every kernel with elect.sync, which Ampere does not have:
+  # LLVM then ends the process (jaxlib 0.10.2 and 0.12.0).
+  device = jax.devices()[0]
+  if device.platform != "gpu":
+    return
+  major = device.compute_capability.partition(".")[0]  # AMD's: gfx90a
+  if not major.isdigit() or int(major) < 9:
+    raise errors.InputError(
+      "topk_encode: implementation='pallas_gpu' needs an NVIDIA GPU of compute"
+      f" capability 9.0 or higher, {device.device_kind} has"
+      f" {device.compute_capability}; choose implementation='xla'"
+    )
 
 
 def best_of_buckets(
