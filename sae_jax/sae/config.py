@@ -26,6 +26,9 @@ class SaeConfig:
   # nearly halves the encoder's time on CPUs too, and changes 0.4 % of the
   # selected latents (random rows; D=576, F=16384, K=32).
   matmul_dtype: str = "bfloat16"  # or "float32"
+  # None: the exact top-k. Else an approximate one on TPUs, which expects to
+  # find this share of it; `train/topk_recall` is what it did find.
+  recall_target: float | None = None
 
   def __post_init__(self):
     if self.latents < 1:
@@ -56,6 +59,12 @@ class SaeConfig:
     if self.matmul_dtype not in MATMUL_DTYPES:
       raise errors.InputError(
         f"sae.matmul_dtype={self.matmul_dtype!r}: choose one of {MATMUL_DTYPES}"
+      )
+
+    if self.recall_target is not None and not 0 < self.recall_target < 1:
+      raise errors.InputError(
+        f"sae.recall_target={self.recall_target}: need a number between 0 and"
+        " 1, or None for the exact top-k"
       )
 
   def resolve_aux_k(self, d_model: int) -> int:

@@ -17,8 +17,12 @@ from jax import lax
 
 from sae_jax import ops
 from sae_jax.ops.topk_encode import api as topk_api
+from sae_jax.ops.topk_encode import approx
 from sae_jax.ops.topk_encode import sharded
 from sae_jax.sae import auxk, dictionary
+
+
+_RECALL_ROWS = 16  # per data shard, that an approximate top-k is checked on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class LossSpec:
   aux_coefficient: float
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None
+  recall_target: float | None = None  # None: exact top-k
   data_axis: str | None = None  # mesh axis of the rows
   latent_axis: str | None = None  # mesh axis of the latents
 
@@ -41,13 +46,16 @@ class Report:
 
   `fvu` is Σ‖x̂ − x‖² / Σ‖x − x̄‖² with the batch's own mean, `l0` the mean number
   of values > 0 per row, `auxk` the AuxK term before its coefficient, `redone`
-  1 if the top-k of this batch had to be done again by the exact path.
+  1 if the top-k of this batch had to be done again by the exact path. `recall`
+  is the share of the exact top-k that an approximate one found in the batch's
+  first rows, 1 for an exact one.
   """
 
   fvu: jax.Array
   l0: jax.Array
   auxk: jax.Array
   redone: jax.Array
+  recall: jax.Array
   fired_F: jax.Array  # bool: this shard's latents with a value > 0 on some row
 
 
@@ -79,7 +87,12 @@ def _select(params, centred_BD, spec, fewer):
     params.b_enc_F,
     min(spec.k, params.latents),
   )
-  found = topk_api.topk_candidates(*arrays, implementation=spec.implementation)
+  if spec.recall_target is None:
+    found = topk_api.topk_candidates(
+      *arrays, implementation=spec.implementation
+    )
+  else:
+    found = approx.candidates(*arrays, spec.recall_target)
 
   def chosen(found):
     count_B, kth_B = sharded.exchange(
@@ -98,10 +111,27 @@ def _select(params, centred_BD, spec, fewer):
       redone > 0, lambda: chosen(topk_api.exactly(*arrays))[0], lambda: best
     )
   pre_BK, indices_BK, count_B = best
+  recall = jnp.ones(())
+  if spec.recall_target is not None:
+    probe = slice(_RECALL_ROWS)
+    sought = (arrays[0][probe], *arrays[1:])
+    recall = _recall(
+      pre_BK[probe], count_B[probe], chosen(topk_api.exactly(*sought))[1], spec
+    )
   kept_BK = jnp.arange(pre_BK.shape[1])[None, :] < count_B[:, None]
   # relu keeps a NaN, so that it reaches the loss.
   values_BK = jnp.where(kept_BK, jax.nn.relu(pre_BK), 0)
-  return values_BK.astype(centred_BD.dtype), indices_BK, redone
+  values_BK = values_BK.astype(centred_BD.dtype)
+  return values_BK, indices_BK, {"redone": redone, "recall": recall}
+
+
+def _recall(pre_RK, count_R, kth_R, spec):
+  """Share of an approximate selection that reaches the exact k-th value."""
+  kept_RK = jnp.arange(pre_RK.shape[1])[None, :] < count_R[:, None]
+  right = jnp.sum(kept_RK & (pre_RK >= kth_R[:, None]))
+  right = _psum(_psum(right, spec.latent_axis), spec.data_axis)
+  wanted = _psum(jnp.sum(count_R), spec.latent_axis)
+  return right / _psum(wanted, spec.data_axis)
 
 
 def _residual(params, values_BK, indices_BK, target_BD, spec):
@@ -134,7 +164,7 @@ def loss_and_grads(
   latents = params.latents
   implementation = spec.implementation
   centred_BD = x_BD - params.b_dec_D[None, :]
-  values_BK, indices_BK, redone = _select(params, centred_BD, spec, k)
+  values_BK, indices_BK, selection = _select(params, centred_BD, spec, k)
   active_BK = values_BK > 0
 
   error_BD, dots_BK = _residual(params, values_BK, indices_BK, centred_BD, spec)
@@ -186,7 +216,7 @@ def loss_and_grads(
     fvu=square_error / x_spread,
     l0=active / rows,
     auxk=aux,
-    redone=redone,
+    **selection,
     fired_F=_psum(fired_F, spec.data_axis) > 0,
   )
   return loss, report, _finish(grads, params, grad_BD, spec)

@@ -67,7 +67,7 @@ def make_look(
 def _sharded_measure(config, mesh, d_model):
   """`(params, x_BD) -> (fvu, l0)` on the mesh; the loss without AuxK."""
   spec = step_lib.loss_spec(config, mesh, d_model)
-  spec = dataclasses.replace(spec, aux_coefficient=0.0)
+  spec = dataclasses.replace(spec, aux_coefficient=0.0, recall_target=None)
 
   def measure(params, x_BD):
     nothing_dead_F = jnp.zeros((params.latents,), bool)

@@ -31,11 +31,17 @@ TrainStep = Callable[
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """What may differ between dictionaries that go through one program."""
+  """What may differ between dictionaries that go through one program.
 
-  k: jax.Array  # int32
-  aux_coefficient: jax.Array  # float32
-  peak_rate: jax.Array  # float32, of the learning rate
+  None: what the configs say.
+  """
+
+  k: jax.Array | None = None  # int32, at most the config's
+  aux_coefficient: jax.Array | None = None  # float32
+  peak_rate: jax.Array | None = None  # float32, of the learning rate
+
+
+_AS_CONFIGURED = Member()
 
 
 def make_train_step(
@@ -57,6 +63,8 @@ def make_train_step(
   batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
   `train/redone` (1: a kernel could not certify its top-k, so the batch was done
   again by the exact path; always 0 where there is no such kernel),
+  `train/topk_recall` (with `recall_target`: the share of the exact top-k that
+  was found, measured on a few rows),
   `train/grad_norm` (of the loss, before the projection), `train/lr`. A NaN or
   infinity anywhere in the batch or the parameters makes the loss non-finite.
 
@@ -113,7 +121,7 @@ def make_train_step(
 
 def scaled(x_BD: jax.Array, scale: jax.Array) -> jax.Array:
   """Raw activations as the loss takes them, float32."""
-  return x_BD.astype(jnp.float32) * scale
+  return lax.optimization_barrier(x_BD.astype(jnp.float32) * scale)
 
 
 def make_shard_step(
@@ -125,11 +133,9 @@ def make_shard_step(
   steps: int,
   implementation: str | None = None,
 ) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
-  """`step(state, x_BD, member=None)` on a shard's part of state and rows.
+  """`step(state, x_BD, member=Member())` on a shard's part of state and rows.
 
-  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. A
-  `member` takes the place of what the configs say; its k is at most theirs.
-  The arguments are those of `make_train_step`.
+  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. The arguments are those of `make_train_step`.
   """
   spec = loss_spec(config, mesh, d_model, implementation)
   apply = optimizer_lib.make_apply(
@@ -143,20 +149,20 @@ def make_shard_step(
     optimizer_config, config.latents
   )
 
-  def step(state, x_BD, member=None):
+  def step(state, x_BD, member=_AS_CONFIGURED):
     dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:
       dead = lax.psum(dead, "latent")
-    peak = own_peak if member is None else member.peak_rate
+    peak = own_peak if member.peak_rate is None else member.peak_rate
     loss, report, grads = losses.loss_and_grads(
       state.params,
       x_BD,
       dead_F,
       state.total_variance,
       spec,
-      k=None if member is None else member.k,
-      aux_coefficient=None if member is None else member.aux_coefficient,
+      k=member.k,
+      aux_coefficient=member.aux_coefficient,
     )
     params, opt_state, grad_norm = apply(
       grads, state.opt_state, state.params, peak
@@ -173,6 +179,8 @@ def make_shard_step(
         optimizer_config, state.step, peak=peak, steps=steps
       ),
     }
+    if config.recall_target is not None:
+      scalars["train/topk_recall"] = report.recall
     batch = x_BD.shape[0] * mesh.shape["data"]
     state = dataclasses.replace(
       state,
@@ -207,6 +215,7 @@ def loss_spec(
     aux_k=config.resolve_aux_k(d_model),
     aux_coefficient=config.aux_coefficient,
     matmul_dtype=config.matmul_dtype,
+    recall_target=config.recall_target,
     implementation=implementation or dispatch.for_platform(platform),
     # XLA does not remove a sum over one device: it would copy the gradients.
     data_axis="data" if mesh.shape["data"] > 1 else None,
