@@ -26,7 +26,7 @@ _CHIPS = {
   "tpu": ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"),
   "cuda": ("1",),
 }
-OPS = ("topk_encode", "sparse_decode", "row_dots", "pair_grads")
+_OPS = ("topk_encode", "sparse_decode", "row_dots", "pair_grads", "sphere_adam")
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -42,10 +42,17 @@ def _arguments() -> argparse.ArgumentParser:
   parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
   parser.add_argument(
     "--ops",
-    action="store_true",
-    help="each operation alone, on one device of each generation",
+    nargs="*",
+    metavar="OP",
+    help="each operation alone, on one device of every generation or of the"
+    f" topologies given with --topologies (none named: {' '.join(_OPS)})",
   )
-  parser.add_argument("--implementation", default=None)
+  parser.add_argument(
+    "--topologies", nargs="+", help="of --ops, such as v5e:2x2"
+  )
+  parser.add_argument(
+    "--implementation", help="of the ops (default: the platform's own)"
+  )
   parser.add_argument("--batch", type=int, default=8192, help="B")
   parser.add_argument("--d_model", type=int, default=4096, help="D")
   parser.add_argument(
@@ -72,15 +79,16 @@ def main() -> None:
   results = []
   for case in _cases(args):
     print(f"{_name(case)} ...", file=sys.stderr, flush=True)
-    results.append(_spawn(case))
+    results += _spawn(case)
     if args.json:
       pathlib.Path(args.json).write_text(json.dumps(results, indent=1))
   print(f"B={args.batch} D={args.d_model} F={args.latents} K={args.k}.", end="")
   print(" Read from compiled programs; nothing was executed.\n")
-  print(_table(results, _OP_COLUMNS if args.ops else _STEP_COLUMNS))
+  print(_table(results, _STEP_COLUMNS if args.ops is None else _OP_COLUMNS))
   for result in results:
     if "error" not in result:
-      print(f"\n{_name(result['case'])}\n\n{_details(result)}")
+      what = result["op"] or "step"
+      print(f"\n{_name(result['case'])} {what}\n\n{_details(result)}")
   if any("error" in result for result in results):
     raise SystemExit(1)
 
@@ -99,12 +107,10 @@ def _cases(args) -> list[dict]:
       "keep",
     )
   }
-  if args.ops:
-    return [
-      {**common, "topology": topology, "data": 1, "latent": 1, "op": op}
-      for topology in args.cases or _CHIPS[args.platform]
-      for op in OPS
-    ]
+  if args.ops is not None:
+    common |= {"data": 1, "latent": 1, "ops": args.ops or _OPS}
+    topologies = args.topologies or _CHIPS[args.platform]
+    return [{**common, "topology": topology} for topology in topologies]
   cases = []
   for case in args.cases or (_TPU if args.platform == "tpu" else _CUDA):
     topology, _, sizes = case.rpartition("/")
@@ -115,20 +121,26 @@ def _cases(args) -> list[dict]:
         f"case {case!r}: write TOPOLOGY/DATAxLATENT, such as v5e:4x4/1x16"
       ) from None
     cases.append(
-      {**common, "topology": topology, "data": data, "latent": latent}
+      {
+        **common,
+        "topology": topology,
+        "data": data,
+        "latent": latent,
+        "ops": None,
+      }
     )
   return cases
 
 
 def _name(case) -> str:
-  what = case.get("op") or f"{case['data']}x{case['latent']}"
   return (
-    f"{case['topology']} {what} {case['implementation'] or 'default'}"
-    f"{' without AuxK' if case['no_auxk'] else ''}"
+    f"{case['topology']}, data x latent {case['data']}x{case['latent']},"
+    f" {case['implementation'] or 'the platform default'}"
+    f"{', without AuxK' if case['no_auxk'] else ''}"
   )
 
 
-def _spawn(case) -> dict:
+def _spawn(case) -> list[dict]:
   """One case in a process of its own, whose memory is freed with it."""
   started = time.monotonic()
   done = subprocess.run(
@@ -139,13 +151,13 @@ def _spawn(case) -> dict:
   if done.returncode:
     print(done.stderr[-4000:], file=sys.stderr)
     lines = done.stderr.strip().splitlines()
-    return {"case": case, "error": lines[-1] if lines else "killed"}
-  result = json.loads(done.stdout.splitlines()[-1])
-  return result | {"wall_s": round(time.monotonic() - started, 1)}
+    return [{"case": case, "error": lines[-1] if lines else "killed"}]
+  wall = {"wall_s": round(time.monotonic() - started, 1)}
+  return [r | wall for r in json.loads(done.stdout.splitlines()[-1])]
 
 
-def _child(case) -> dict:
-  """Compiles one case and reads it."""
+def _child(case) -> list[dict]:
+  """Compiles one case's programs and reads them."""
   with tempfile.TemporaryDirectory() as scratch:
     directory = pathlib.Path(case["keep"] or scratch)
     # v5p's and v6e's programs cannot be printed by jaxlib ("async-update
@@ -159,7 +171,7 @@ def _child(case) -> dict:
     )
     import programs
 
-    return {"case": case} | programs.compile_and_read(case, directory)
+    return programs.compile_and_read(case, directory)
 
 
 def _giga(key):
@@ -185,7 +197,7 @@ _STEP_COLUMNS = {
 } | _SHARED_COLUMNS
 _OP_COLUMNS = {
   "topology": lambda r: r["case"]["topology"],
-  "op": lambda r: r["case"]["op"],
+  "op": lambda r: r["op"],
 } | _SHARED_COLUMNS
 
 

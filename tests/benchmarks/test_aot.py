@@ -1,0 +1,86 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training step and its kernels, compiled for TPUs that are not here.
+
+`benchmarks/aot.py` runs in processes of its own: libtpu reads its environment
+when it loads and admits one process at a time.
+"""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "aot.py"
+# Operations with a kernel, and what the compiled program calls it.
+_KERNELS = {
+  "topk_encode": "topk_encode",
+  "sparse_decode": "gather_sums",
+  "pair_grads": "gather_sums",
+  "sphere_adam": "sphere_adam",
+}
+_CHIPS = ("v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2")
+
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install 'sae-jax[aot-tpu]'",
+  ),
+]
+
+
+def _aot(tmp_path, *arguments):
+  """What `aot.py` read from the compiled programs."""
+  out = tmp_path / "aot.json"
+  done = subprocess.run(
+    [sys.executable, _SCRIPT, *map(str, arguments), "--json", out],
+    capture_output=True,
+    text=True,
+    timeout=1800,  # other processes may hold libtpu for minutes
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(out.read_text())
+
+
+# Sizes that no other axis can be mistaken for: a shard has 2048 latents and
+# 192 rows, of 8 pairs each.
+_SHAPES = ("--batch=384", "--d_model=256", "--latents=4096", "--k=8")
+
+
+def test_step_multiplies_and_sends_no_more_than_it_must(tmp_path):
+  (step,) = _aot(tmp_path, "v5e:2x2/2x2", *_SHAPES)
+  assert step["implementation"] == "pallas_tpu"
+  assert step["flops"]["over_encoder"] <= 1.1
+  assert step["unknown_trip_counts"] == 0
+  usual = [c for c in step["collectives"] if c["normal"]]
+  assert usual
+  assert not any(c["dense"] or c["weights"] for c in step["collectives"])
+  assert not [d for d in step["dense"] if d["normal"]]
+  # Per row: candidates of both shards and the reconstruction; then gradients
+  # of a shard's latents.
+  rows, latents = 192, 2048
+  most = rows * (2 * 8 + 256) + 2 * latents * (256 + 2)
+  assert sum(c["bytes"] * c["times"] for c in usual) <= 1.1 * 4 * most
+  names = {k["name"] for k in step["kernels"] if k["normal"]}
+  assert any("topk" in n or "encode" in n for n in names)
+  assert any("gather_sums" in n for n in names)
+
+
+@pytest.mark.parametrize("chip", _CHIPS)
+def test_kernels_compile_for_every_generation(tmp_path, chip):
+  # 200 and 2000 are whole tiles of nothing.
+  results = _aot(
+    tmp_path,
+    *("--ops", *_KERNELS, "--topologies", chip),
+    *("--implementation=pallas_tpu", "--batch=200", "--d_model=384"),
+    *("--latents=2000", "--k=8"),
+  )
+  assert [r["op"] for r in results] == list(_KERNELS)
+  for result in results:
+    names = {k["name"] for k in result["kernels"]}
+    assert _KERNELS[result["op"]] in names, result["op"]
+    assert not result["dense"], result["op"]
