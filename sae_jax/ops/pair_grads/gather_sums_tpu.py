@@ -17,6 +17,8 @@ Its length is only known at run time, so that work follows the active pairs.
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +26,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from sae_jax.ops import tpu_chips
 from sae_jax.ops.pair_grads import active_pairs
 
 LANES = 128
+_SUBLANES = 8
 _UNROLL = 8  # pairs per loop iteration
 # Two halves of the tiles, one for each core of a v4, v5p or v7x chip.
 _PARTS = 2
-# Of buffers; a v4 core has 16 MiB and the compiler wants some of it.
-_VMEM_BYTES = 10 << 20
+# Of buffers: chunks of 128 rows of 16 KiB keep HBM busy, more gains nothing.
+_VMEM_BYTES = 32 << 20
 _MOST = 128  # pairs of a chunk, owners of a tile
 
 
@@ -59,14 +63,33 @@ def row_tiles(array_RD: jax.Array) -> jax.Array:
   return jnp.pad(array_RD, ((0, 0), (0, padding))).reshape(-1, sublanes, LANES)
 
 
-def sizes_for(sublanes: int, itemsize: int, sources: int = 1) -> Sizes:
-  """The largest chunk and tile, equal, whose buffers fit."""
-  # Two chunks of rows; the tile's sums, and its output twice, in float32.
-  per_pair = sources * sublanes * LANES * (2 * itemsize + 3 * 4)
+def sizes_for(
+  sources: Sequence[jax.Array], owned: Sequence[int], widths: Sequence[int]
+) -> Sizes:
+  """The largest chunk and tile, equal, whose buffers fit the chip's VMEM.
+
+  Args:
+    sources: from `row_tiles`.
+    owned: width of every array of owners that is read.
+    widths: width of every sum.
+  """
+  # Two chunks of rows.
+  per_pair = sum(2 * s.dtype.itemsize * math.prod(s.shape[1:]) for s in sources)
+  # A tile twice on its way from or to HBM, once as rows; in float32.
+  per_pair += sum(
+    4 * LANES * (2 * pl.cdiv(width, LANES) + _padded(width))
+    for width in (*owned, *widths)
+  )
+  budget = min(tpu_chips.target().kernel_vmem_bytes * 3 // 4, _VMEM_BYTES)
   size = _MOST
-  while size > _UNROLL and size * per_pair > _VMEM_BYTES:
+  while size > _UNROLL and size * per_pair > budget:
     size //= 2
   return Sizes(size, size)
+
+
+def _padded(width: int) -> int:
+  """Sublanes of a float32 row."""
+  return _SUBLANES * pl.cdiv(width, _SUBLANES * LANES)
 
 
 @jax.tree_util.register_dataclass
@@ -107,35 +130,50 @@ def make_items(pairs: active_pairs.Pairs, owners: int, sizes: Sizes) -> Items:
   )
 
 
-def gather_sums(
+# (coefficient, rows of the sources, rows of the owner) -> what is added to each
+# of the owner's sums; rows are float32 [S, 128].
+Addends = Callable[
+  [jax.Array, Sequence[jax.Array], Sequence[jax.Array]], Sequence[jax.Array]
+]
+
+
+def walk(
+  addends: Addends,
   pairs: active_pairs.Pairs,
-  rows_RSL: jax.Array,
+  sources: Sequence[jax.Array],
+  owned: Sequence[jax.Array],
   owners: int,
-  width: int,
+  widths: Sequence[int],
   *,
   sizes: Sizes,
   interpret: bool,
-) -> jax.Array:
-  """`out[o] = Σ_{p: owner[p] = o} coef[p] · rows[source[p]]`, [owners, width].
+  name: str,
+) -> list[jax.Array]:
+  """Sums over every owner's pairs of `addends`, float32 [owners, width] each.
 
   Args:
+    addends: called while the kernel is traced.
     pairs: at most about 4 million, a multiple of `sizes.chunk`.
-    rows_RSL: from `row_tiles`.
-    owners: rows of the output, float32; those without pairs are zero.
-    width: columns of the output.
+    sources: [R, S, 128] from `row_tiles`; row `source[p]` of each is read.
+    owned: float32 [owners, width]; row `owner[p]` of each is read.
+    owners: O; those without pairs get zeros.
+    widths: of the sums.
     sizes: multiples of 8.
     interpret: run without a TPU.
+    name: of the kernel in profiles.
   """
   items = make_items(pairs, owners, sizes)
   chunks = pairs.owner_P.shape[0] // sizes.chunk
-  sublanes = rows_RSL.shape[1]
 
   def item_of(part, step, bounds):
     return jnp.minimum(bounds[part] + step, bounds[part + 1] - 1)
 
-  def tile_block(part, step, tile_I, chunk_I, bounds):
-    del chunk_I
-    return tile_I[item_of(part, step, bounds)], 0
+  def tile_block(width):
+    def block(part, step, tile_I, chunk_I, bounds):
+      del chunk_I
+      return tile_I[item_of(part, step, bounds)], 0
+
+    return pl.BlockSpec((sizes.tile, width), block)
 
   def chunk_block(ahead):
     def block(part, step, tile_I, chunk_I, bounds):
@@ -148,35 +186,73 @@ def gather_sums(
   def listed(array_P):
     return array_P.reshape(chunks, 1, sizes.chunk)
 
-  return pl.pallas_call(
-    functools.partial(_kernel, sizes=sizes, width=width),
+  def tile_rows(width):
+    # One more owner, for the pairs of a chunk that are another tile's.
+    shape = ((sizes.tile + 1) * _padded(width), LANES)
+    return pltpu.VMEM(shape, jnp.float32)
+
+  def buffer(source):
+    return pltpu.VMEM((2 * sizes.chunk, *source.shape[1:]), source.dtype)
+
+  (sums,) = pl.pallas_call(
+    functools.partial(_kernel, sizes=sizes, addends=addends),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=3,
       grid=(_PARTS, items.longest),
       in_specs=[
         *(chunk_block(ahead) for ahead in (0, 1, 0, 0)),
-        pl.BlockSpec(memory_space=pl.ANY),
+        [pl.BlockSpec(memory_space=pl.ANY) for _ in sources],
+        [tile_block(array.shape[1]) for array in owned],
       ],
-      out_specs=pl.BlockSpec((sizes.tile, width), tile_block),
+      out_specs=[[tile_block(width) for width in widths]],
       scratch_shapes=[
-        pltpu.VMEM((2 * sizes.chunk, sublanes, LANES), rows_RSL.dtype),
-        # One more owner, for the pairs of a chunk that are another tile's.
-        pltpu.VMEM(((sizes.tile + 1) * sublanes, LANES), jnp.float32),
-        pltpu.SemaphoreType.DMA((2,)),
+        [buffer(source) for source in sources],
+        [tile_rows(array.shape[1]) for array in owned],
+        [tile_rows(width) for width in widths],
+        pltpu.SemaphoreType.DMA((len(sources), 2)),
       ],
     ),
-    out_shape=jax.ShapeDtypeStruct((owners, width), jnp.float32),
+    out_shape=[
+      [jax.ShapeDtypeStruct((owners, w), jnp.float32) for w in widths]
+    ],
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "arbitrary")
+      dimension_semantics=("parallel", "arbitrary"),
+      vmem_limit_bytes=tpu_chips.target().kernel_vmem_bytes,
     ),
     interpret=interpret,
-    name="gather_sums",
+    name=name,
   )(
     *(items.tile_I, items.chunk_I, items.bounds),
     *(listed(pairs.source_P), listed(pairs.source_P)),
     *(listed(pairs.owner_P), listed(pairs.coef_P)),
-    rows_RSL,
+    list(sources),
+    list(owned),
   )
+  return sums
+
+
+def gather_sums(
+  pairs: active_pairs.Pairs,
+  rows_RSL: jax.Array,
+  owners: int,
+  width: int,
+  *,
+  sizes: Sizes,
+  interpret: bool,
+) -> jax.Array:
+  """`out[o] = Σ_{p: owner[p] = o} coef[p] · rows[source[p]]`; see `walk`."""
+  (out,) = walk(
+    lambda coef, rows, _: (coef * rows[0],),
+    pairs,
+    [rows_RSL],
+    [],
+    owners,
+    [width],
+    sizes=sizes,
+    interpret=interpret,
+    name="gather_sums",
+  )
+  return out
 
 
 def _kernel(
@@ -187,14 +263,16 @@ def _kernel(
   next_source_ref,
   owner_ref,
   coef_ref,
-  rows_ref,
-  out_ref,
-  buffer_ref,
-  sums_ref,
+  source_refs,
+  owned_refs,
+  out_refs,
+  buffer_refs,
+  owned_rows_refs,
+  sums_refs,
   semaphores,
   *,
   sizes,
-  width,
+  addends,
 ):
   step = pl.program_id(1)
   begin = bounds_ref[pl.program_id(0)]
@@ -207,84 +285,150 @@ def _kernel(
     before = jnp.maximum(item - 1, 0)
     after = jnp.minimum(item + 1, end - 1)
     slot = lax.rem(chunk, 2)
-    fetch = functools.partial(_fetch, rows_ref, buffer_ref, semaphores, sizes)
+    start = functools.partial(
+      _start_copies, source_refs, buffer_refs, semaphores, sizes.chunk
+    )
 
     @pl.when(step == 0)
     def _():
-      fetch(source_ref, slot)
+      start(source_ref, slot)
 
     @pl.when((step == 0) | (chunk_ref[before] != chunk))
     def _():
       # Chunks of a part follow one another; the last item has its last one.
       @pl.when(chunk < chunk_ref[end - 1])
       def _():
-        fetch(next_source_ref, 1 - slot)
+        start(next_source_ref, 1 - slot)
 
-      here = buffer_ref.at[pl.ds(slot * sizes.chunk, sizes.chunk)]
-      # Waits for as many bytes as the whole chunk has.
-      pltpu.make_async_copy(here, here, semaphores.at[slot]).wait()
+      _wait_for_copies(buffer_refs, semaphores, sizes.chunk, slot)
 
     @pl.when((step == 0) | (tile_ref[before] != tile))
     def _():
-      sums_ref[...] = jnp.zeros_like(sums_ref)
+      for sums_ref in sums_refs:
+        sums_ref[...] = jnp.zeros_like(sums_ref)
+      for owned_ref, rows_ref in zip(owned_refs, owned_rows_refs, strict=True):
+        _matrix_to_rows(owned_ref, rows_ref)
 
-    _add_chunk(owner_ref, coef_ref, buffer_ref, sums_ref, tile, slot, sizes)
+    _add_chunk(
+      *(owner_ref, coef_ref, buffer_refs, owned_rows_refs, sums_refs),
+      *(tile, slot, sizes, addends),
+    )
 
     @pl.when((item == end - 1) | (tile_ref[after] != tile))
     def _():
-      _write_tile(sums_ref, out_ref, sizes.tile, width)
+      for sums_ref, out_ref in zip(sums_refs, out_refs, strict=True):
+        _rows_to_matrix(sums_ref, out_ref)
 
 
-def _fetch(rows_ref, buffer_ref, semaphores, sizes, source_ref, slot):
-  """Starts a chunk's row copies, all on one semaphore."""
+def _start_copies(source_refs, buffer_refs, semaphores, chunk, place_ref, slot):
+  """Starts a chunk's row copies, those of one source on one semaphore."""
 
   def start(group, carry):
     for u in range(_UNROLL):
       p = group * _UNROLL + u
-      pltpu.make_async_copy(
-        rows_ref.at[source_ref[0, 0, p]],
-        buffer_ref.at[slot * sizes.chunk + p],
-        semaphores.at[slot],
-      ).start()
+      row = place_ref[0, 0, p]
+      for i, (source_ref, buffer_ref) in enumerate(
+        zip(source_refs, buffer_refs, strict=True)
+      ):
+        pltpu.make_async_copy(
+          source_ref.at[row],
+          buffer_ref.at[slot * chunk + p],
+          semaphores.at[i, slot],
+        ).start()
     return carry
 
-  lax.fori_loop(0, sizes.chunk // _UNROLL, start, 0)
+  lax.fori_loop(0, chunk // _UNROLL, start, 0)
 
 
-def _add_chunk(owner_ref, coef_ref, buffer_ref, sums_ref, tile, slot, sizes):
+def _wait_for_copies(buffer_refs, semaphores, chunk, slot):
+  for i, buffer_ref in enumerate(buffer_refs):
+    here = buffer_ref.at[pl.ds(slot * chunk, chunk)]
+    # Waits for as many bytes as the whole chunk has.
+    pltpu.make_async_copy(here, here, semaphores.at[i, slot]).wait()
+
+
+def _add_chunk(
+  owner_ref,
+  coef_ref,
+  buffer_refs,
+  owned_rows_refs,
+  sums_refs,
+  tile,
+  slot,
+  sizes,
+  addends,
+):
   """Adds the chunk's pairs to the tile's sums.
 
-  The running sum of an owner stays in registers and is written at every pair.
+  The running sums of an owner stay in registers, so that nothing waits for what
+  was just stored; they are written at every pair, which needs no branch.
   """
-  sublanes = buffer_ref.shape[1]
+
+  widest = max(ref.shape[0] for ref in sums_refs) // (sizes.tile + 1)
+
+  def rows_of(ref, local):
+    sublanes = ref.shape[0] // (sizes.tile + 1)
+    return pl.ds(pl.multiple_of(local * sublanes, _SUBLANES), sublanes)
 
   def place(owner):
     local = owner - tile * sizes.tile
     mine = (local >= 0) & (local < sizes.tile)
-    local = jnp.where(mine, local, sizes.tile)
-    return pl.ds(pl.multiple_of(local * sublanes, 8), sublanes)
+    return jnp.where(mine, local, sizes.tile)
+
+  def load(ref, local):
+    return ref[rows_of(ref, local), :]
+
+  def source_row(ref, p):
+    row_SL = ref[slot * sizes.chunk + p].astype(jnp.float32)
+    return row_SL[:widest]  # bfloat16 rows may have more padding
 
   def add(group, carry):
-    previous, sum_SL = carry
+    previous, sums = carry
     for u in range(_UNROLL):
       p = group * _UNROLL + u
       owner = owner_ref[0, 0, p]
-      row_SL = buffer_ref[slot * sizes.chunk + p].astype(jnp.float32)
-      sum_SL = jnp.where(owner == previous, sum_SL, 0.0)
-      sum_SL = sum_SL + coef_ref[0, 0, p] * row_SL
-      sums_ref[place(owner), :] = sum_SL
+      local = place(owner)
+      added = addends(
+        coef_ref[0, 0, p],
+        [source_row(ref, p) for ref in buffer_refs],
+        [load(ref, local) for ref in owned_rows_refs],
+      )
+      sums = [
+        jnp.where(owner == previous, sum_SL, 0.0) + added_SL
+        for sum_SL, added_SL in zip(sums, added, strict=True)
+      ]
+      for ref, sum_SL in zip(sums_refs, sums, strict=True):
+        ref[rows_of(ref, local), :] = sum_SL
       previous = owner
-    return previous, sum_SL
+    return previous, sums
 
   first = owner_ref[0, 0, 0]
-  carry = first, sums_ref[place(first), :]
-  lax.fori_loop(0, sizes.chunk // _UNROLL, add, carry)
+  sums = [load(ref, place(first)) for ref in sums_refs]
+  lax.fori_loop(0, sizes.chunk // _UNROLL, add, (first, sums))
 
 
-def _write_tile(sums_ref, out_ref, tile, width):
-  """From one owner after another to the layout of a matrix."""
-  sublanes = sums_ref.shape[0] // (tile + 1)
+def _columns(matrix_ref, rows_ref):
+  """The same 128 columns in the layout of a matrix and in that of rows."""
+  tile, width = matrix_ref.shape
+  sublanes = rows_ref.shape[0] // (tile + 1)
   for column in range(0, width, LANES):
     wide = min(LANES, width - column)
-    part = sums_ref[pl.ds(column // LANES, tile, stride=sublanes), :]
-    out_ref[:, column : column + wide] = part[:, :wide]
+    yield (
+      (slice(None), pl.ds(column, wide)),
+      (pl.ds(column // LANES, tile, stride=sublanes), pl.ds(0, wide)),
+    )
+
+
+def _rows_to_matrix(rows_ref, matrix_ref):
+  for in_matrix, in_rows in _columns(matrix_ref, rows_ref):
+    matrix_ref[in_matrix] = rows_ref[in_rows]
+
+
+def _matrix_to_rows(matrix_ref, rows_ref):
+  tile, width = matrix_ref.shape
+  if rows_ref.size != (tile + 1) * width:
+    rows_ref[...] = jnp.zeros_like(
+      rows_ref
+    )  # what the padding is multiplied by
+  for in_matrix, in_rows in _columns(matrix_ref, rows_ref):
+    rows_ref[in_rows] = matrix_ref[in_matrix]

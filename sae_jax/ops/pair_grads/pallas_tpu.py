@@ -19,7 +19,7 @@ def pair_grads(
   if jnp.promote_types(coef_BK.dtype, x_BD.dtype) == jnp.float64:
     return xla.pair_grads(coef_BK, indices_BK, x_BD, latents)
   rows_BSL = gather_sums_tpu.row_tiles(x_BD)
-  sizes = gather_sums_tpu.sizes_for(rows_BSL.shape[1], rows_BSL.dtype.itemsize)
+  sizes = gather_sums_tpu.sizes_for([rows_BSL], [], [x_BD.shape[1]])
   pairs = active_pairs.by_latent(
     coef_BK.astype(jnp.float32), indices_BK, latents, sizes.chunk
   )

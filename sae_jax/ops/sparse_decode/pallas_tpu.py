@@ -21,7 +21,7 @@ def sparse_decode(
   if jnp.promote_types(values_BK.dtype, w_dec_FD.dtype) == jnp.float64:
     return chunked.sparse_decode_xla(values_BK, indices_BK, w_dec_FD)
   rows_FSL = gather_sums_tpu.row_tiles(w_dec_FD)
-  sizes = gather_sums_tpu.sizes_for(rows_FSL.shape[1], rows_FSL.dtype.itemsize)
+  sizes = gather_sums_tpu.sizes_for([rows_FSL], [], [w_dec_FD.shape[1]])
   pairs = active_pairs.by_row(
     values_BK.astype(jnp.float32), indices_BK, sizes.chunk
   )
