@@ -5,7 +5,9 @@
 Imported by the scripts of this folder. Memory needs Linux's /proc.
 """
 
+import ctypes
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -145,6 +147,12 @@ class AnonymousMemory:
   def _watch(self):
     while not self._stop.wait(0.02):
       self.most = max(self.most, _status("RssAnon") - self._start)
+
+
+def give_back() -> None:
+  """Returns memory that is free but kept by malloc to the system."""
+  gc.collect()
+  ctypes.CDLL(None).malloc_trim(0)  # glibc's
 
 
 def resident() -> float:

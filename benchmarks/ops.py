@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -27,10 +27,21 @@ from sae_jax import ops
 from sae_jax.ops import specs
 from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
+from sae_jax.ops.sphere_adam import api as sphere_adam_api
 from sae_jax.ops.topk_encode import api as topk_encode_api
 
 # The backend that each name's code is compiled for; the rest run anywhere.
 _HARDWARE = {"pallas_tpu": "tpu", "pallas_gpu": "gpu"}
+
+
+_OPS = {
+  "topk_encode": topk_encode_api.IMPLEMENTATIONS,
+  "sparse_decode": sparse_decode_api.DECODE,
+  "row_dots": sparse_decode_api.ROW_DOTS,
+  "pair_grads": pair_grads_api.GRADS,
+  "pair_sums": pair_grads_api.SUMS,
+  "sphere_adam": sphere_adam_api.IMPLEMENTATIONS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +52,13 @@ class Problem:
   dtype: str  # of the operands of its products
   call: Callable[..., Any]  # `(*arguments, implementation=…)`
   arguments: tuple[Any, ...]
-  implementations: tuple[str, ...]
   flops: float
   bytes: float
+  # Places of arguments that the call gives back, changed, in this order.
+  carried: tuple[int, ...] = ()
 
 
-def problems(spec: specs.Spec) -> list[Problem]:
+def problems(spec: specs.Spec) -> Iterator[Problem]:
   """All operations on the inputs of `spec`; the encoder in both dtypes."""
   made = specs.make_inputs(spec)
   x_BD, w_FD = jnp.float32(made.x_BD), jnp.float32(made.w_enc_FD)
@@ -59,62 +71,64 @@ def problems(spec: specs.Spec) -> list[Problem]:
   touched = len(np.unique(indices_BK))  # rows that have to be read
   pairs = b * k
 
-  found = []
   for dtype in ("bfloat16", "float32"):
-    size = jnp.dtype(dtype).itemsize
-    found.append(
-      Problem(
-        "topk_encode",
-        dtype,
-        lambda x, w, bias, **which: ops.topk_encode(x, w, bias, k, **which),
-        (x_BD.astype(dtype), w_FD.astype(dtype), b_F),
-        tuple(topk_encode_api.IMPLEMENTATIONS),
-        2 * b * d * f,
-        (b + f) * d * size + 4 * f + 8 * pairs,
-      )
+    yield Problem(
+      "topk_encode",
+      dtype,
+      lambda x, w, bias, **which: ops.topk_encode(x, w, bias, k, **which),
+      (x_BD.astype(dtype), w_FD.astype(dtype), b_F),
+      2 * b * d * f,
+      (b + f) * d * jnp.dtype(dtype).itemsize + 4 * f + 8 * pairs,
     )
   rows = touched * d * 4
-  of_rows = tuple(sparse_decode_api.DECODE)
-  of_pairs = tuple(pair_grads_api.GRADS)
-  return [
-    *found,
-    Problem(
-      "sparse_decode",
-      "float32",
-      ops.sparse_decode,
-      (values_BK, indices_BK, w_FD),
-      of_rows,
-      2 * pairs * d,
-      8 * pairs + rows + 4 * b * d,
-    ),
-    Problem(
-      "row_dots",
-      "float32",
-      ops.row_dots,
-      (x_BD, indices_BK, w_FD),
-      of_rows,
-      2 * pairs * d,
-      4 * b * d + 8 * pairs + rows,
-    ),
-    Problem(
-      "pair_grads",
-      "float32",
-      lambda c, i, x, **which: ops.pair_grads(c, i, x, f, **which),
-      (values_BK, indices_BK, x_BD),
-      of_pairs,
-      2 * pairs * d,
-      8 * pairs + 4 * b * d + 4 * f * d,
-    ),
-    Problem(
-      "pair_sums",
-      "float32",
-      lambda c, i, **which: ops.pair_sums(c, i, f, **which),
-      (values_BK, indices_BK),
-      of_pairs,
-      pairs,
-      8 * pairs + 4 * f,
-    ),
-  ]
+  yield Problem(
+    "sparse_decode",
+    "float32",
+    ops.sparse_decode,
+    (values_BK, indices_BK, w_FD),
+    2 * pairs * d,
+    8 * pairs + rows + 4 * b * d,
+  )
+  yield Problem(
+    "row_dots",
+    "float32",
+    ops.row_dots,
+    (x_BD, indices_BK, w_FD),
+    2 * pairs * d,
+    4 * b * d + 8 * pairs + rows,
+  )
+  yield Problem(
+    "pair_grads",
+    "float32",
+    lambda c, i, x, **which: ops.pair_grads(c, i, x, f, **which),
+    (values_BK, indices_BK, x_BD),
+    2 * pairs * d,
+    8 * pairs + 4 * b * d + 4 * f * d,
+  )
+  yield Problem(
+    "pair_sums",
+    "float32",
+    lambda c, i, **which: ops.pair_sums(c, i, f, **which),
+    (values_BK, indices_BK),
+    pairs,
+    8 * pairs + 4 * f,
+  )
+  yield Problem(
+    "sphere_adam",
+    "float32",
+    _adam,
+    (w_FD, 1e-3 * w_FD[::-1], 1e-3 * w_FD, 1e-6 * w_FD * w_FD),
+    20 * f * d,
+    7 * 4 * f * d,
+    carried=(0, 2, 3),
+  )
+
+
+def _adam(row_FD, grad_FD, mu_FD, nu_FD, **which):
+  moved = sphere_adam_api.sphere_adam(
+    row_FD, grad_FD, mu_FD, nu_FD, 1e-4, 1, **which
+  )
+  return moved.row_FD, moved.mu_FD, moved.nu_FD, moved.grad_square
 
 
 @dataclasses.dataclass
@@ -136,13 +150,25 @@ class Timed:
 
 def compile_one(problem: Problem, name: str) -> Timed:
   compiled = (
-    jax.jit(lambda *arguments: problem.call(*arguments, implementation=name))
+    jax.jit(
+      lambda *arguments: problem.call(*arguments, implementation=name),
+      donate_argnums=problem.carried,
+    )
     .lower(*problem.arguments)
     .compile()
   )
+  arguments = list(problem.arguments)
+  for place in problem.carried:  # other implementations need the original
+    arguments[place] = jnp.copy(arguments[place])
+
+  def run():
+    out = compiled(*arguments)
+    for place, array in zip(problem.carried, out, strict=False):
+      arguments[place] = array
+    return out
+
   memory = compiled.memory_analysis()
-  temp = memory.temp_size_in_bytes if memory else 0
-  return Timed(name, lambda: compiled(*problem.arguments), temp)
+  return Timed(name, run, memory.temp_size_in_bytes if memory else 0)
 
 
 def measure(
@@ -153,16 +179,20 @@ def measure(
   An implementation drops out when its turns have taken `seconds` (after two).
   """
   backend = jax.default_backend()
-  timed, left_out = [], []
-  for name in problem.implementations:
+  timed, left_out, names = [], [], {}
+  for name, function in _OPS[problem.op].items():
     if wanted and name not in wanted:
       continue
     if _HARDWARE.get(name, backend) != backend:
-      left_out.append(f"{name}: needs a {_HARDWARE[name]}, this is a {backend}")
+      left_out.append(f"{name} needs a {_HARDWARE[name]}, this is a {backend}")
       continue
+    if function in names:
+      left_out.append(f"{name} is the same code as {names[function]}")
+      continue
+    names[function] = name
     one = compile_one(problem, name)
     if one.temp > 0.8 * machine.available():
-      left_out.append(f"{name}: needs {one.temp / 1e9:.1f} GB")
+      left_out.append(f"{name} needs {one.temp / 1e9:.1f} GB")
       continue
     jax.block_until_ready(one.run())
     timed.append(one)
@@ -174,7 +204,7 @@ def measure(
 
 
 def table_rows(problem: Problem, timed: list[Timed], peaks: machine.Peaks):
-  """Markdown rows, the fastest last column relative to the roofline."""
+  """Markdown rows, one per implementation."""
   roofline = peaks.seconds(problem.flops, problem.bytes, problem.dtype)
   for one in timed:
     median = statistics.median(one.wall)
@@ -194,25 +224,29 @@ HEADER = """\
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|"""
 
 
-def main() -> None:
+def _parse() -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument(
+
+  def choice(option: str, names, **settings) -> None:
+    settings["help"] = f"{settings['help']}; of {', '.join(names)}"
+    parser.add_argument(
+      option, nargs="+", metavar="NAME", choices=names, **settings
+    )
+
+  choice(
     "--specs",
-    nargs="+",
-    choices=tuple(specs.BENCHMARK),
+    tuple(specs.BENCHMARK),
     default=["smollm2_135m"],
-    help=f"default smollm2_135m; of {', '.join(specs.BENCHMARK)}",
-    metavar="NAME",
+    help="shapes; default smollm2_135m",
   )
-  parser.add_argument(
+  choice("--op", tuple(_OPS), default=list(_OPS), help="default: all")
+  choice(
     "--implementation",
-    nargs="+",
-    metavar="NAME",
+    tuple(dict.fromkeys(name for table in _OPS.values() for name in table)),
     help="default: all that run on this machine",
   )
-  parser.add_argument("--op", nargs="+", metavar="NAME", help="default: all")
   parser.add_argument(
     "--rounds", type=int, default=7, help="turns each (default 7)"
   )
@@ -223,30 +257,33 @@ def main() -> None:
     help="an implementation whose turns took that long has no more, after two"
     " (default 10)",
   )
-  options = parser.parse_args()
+  return parser.parse_args()
+
+
+def main() -> None:
+  options = _parse()
   print(machine.line())
-  small = all(name == "small" for name in options.specs)
-  peaks = machine.measure_peaks(scale=0.25 if small else 1.0)
+  peaks = machine.measure_peaks()
   print(peaks)
   for name in options.specs:
     spec = specs.BENCHMARK[name]
     print(
       f"\n{name}: B={spec.batch} D={spec.d_model} F={spec.latents} K={spec.k},"
-      f" up to {options.rounds} turns each\n"
+      f" up to {options.rounds} turns each.\n\n{HEADER}"
     )
-    print(HEADER)
-    absent = []
+    absent = {}  # reason: operations, in order
     for problem in problems(spec):
-      if options.op and problem.op not in options.op:
+      if problem.op not in options.op:
         continue
       timed, left_out = measure(
         problem, options.implementation, options.rounds, options.seconds
       )
-      absent += [f"{problem.op} {reason}" for reason in left_out]
+      for reason in left_out:
+        absent.setdefault(reason, {})[problem.op] = None
       for row in table_rows(problem, timed, peaks):
         print(row, flush=True)
-    for reason in dict.fromkeys(absent):
-      print(f"\nNot measured: {reason}.")
+    for reason, names in absent.items():
+      print(f"\nNot measured: {reason} ({', '.join(names)}).")
 
 
 if __name__ == "__main__":

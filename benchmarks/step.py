@@ -10,11 +10,12 @@ prints one table:
              noisy machine is noisy for all. CPU ms is processor time. The last
              two columns compare with our step and with the encoder's matrix
              product alone, written to memory, in the same run.
-  --memory   the most resident memory above that of the same process after it
-             has trained a toy of the same kind: parameters, moments, batch and
-             temporaries, but no library. Each contender has processes of its
-             own. "steps" is after two steps, "start" from nothing to there:
-             initialisation, and compilation where there is any.
+  --memory   the most resident memory (VmHWM) above that of the same process
+             when it has trained a toy of the same kind and is idle: no library,
+             but parameters, moments, batch and temporaries. Each contender has
+             processes of its own. "start": while it is made and takes two
+             steps, compilation included. "steps": in the steps after that, when
+             malloc has given back what it kept of the start.
   --sweep    our step at several sizes, which take turns. "of proportional":
              time per row or latent over that of the first size. "off the line":
              distance from the straight line fitted to all sizes, relative.
@@ -22,7 +23,6 @@ prints one table:
 
 import argparse
 import dataclasses
-import gc
 import importlib
 import json
 import statistics
@@ -153,14 +153,14 @@ def memory_of(
   for _ in range(_WARM_UP):
     toy()
   del toy
-  gc.collect()
+  machine.give_back()
   idle = machine.resident()
   machine.forget_peak()
   run = contenders.CONTENDERS[name](problem)
   for _ in range(_WARM_UP):
     run()
   start = machine.peak_resident() - idle
-  gc.collect()
+  machine.give_back()
   machine.forget_peak()
   for _ in range(steps):
     run()
