@@ -34,6 +34,22 @@ class PairValues:
   behaviour_P: np.ndarray
   contrast_P: np.ndarray
 
+  @classmethod
+  def of(
+    cls,
+    prompts: prompts_lib.Prompts,
+    behaviour_P: np.ndarray,
+    contrast_P: np.ndarray,
+  ) -> "PairValues":
+    """What was read of `paired(prompts)`, in that order, with their names."""
+    chosen = [prompts.prompts[i] for i in prompts.pairs]
+    return cls(
+      tuple(prompt.id for prompt in chosen),
+      tuple(prompt.topic for prompt in chosen),
+      behaviour_P,
+      contrast_P,
+    )
+
   def at(self, index_N: np.ndarray) -> "PairValues":
     """Those of some of the prompts."""
     return PairValues(
@@ -127,12 +143,7 @@ def pair_margins(
         f" {prompt.id!r} is not finite; check the model's weights, or use a"
         " smaller edit"
       )
-  return PairValues(
-    tuple(prompt.id for prompt in chosen),
-    tuple(prompt.topic for prompt in chosen),
-    mean_P2[:, 0],
-    mean_P2[:, 1],
-  )
+  return PairValues.of(prompts, mean_P2[:, 0], mean_P2[:, 1])
 
 
 def summarise(

@@ -158,16 +158,6 @@ def measure(probe: Probe, model: lm.LanguageModel, batch_size: int) -> Read:
   )
 
 
-def pair_values(probe: Probe, read: Read) -> margin.PairValues:
-  chosen = [probe.prompts.prompts[i] for i in probe.prompts.pairs]
-  return margin.PairValues(
-    tuple(prompt.id for prompt in chosen),
-    tuple(prompt.topic for prompt in chosen),
-    read.behaviour_P,
-    read.contrast_P,
-  )
-
-
 def singles(probes: Mapping[str, Probe]) -> dict[str, tuple[str, ...]]:
   """Group -> the names of its single latents' signals.
 

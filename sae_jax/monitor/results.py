@@ -116,7 +116,9 @@ def _measured(
   behaviour, signals = {}, {}
   for known, read in group.reads.items():
     behaviour[known] = margin.summarise(
-      probe_lib.pair_values(group.probe, read),
+      margin.PairValues.of(
+        group.probe.prompts, read.behaviour_P, read.contrast_P
+      ),
       confidence=statistics.confidence,
       resamples=statistics.resamples,
       seed=statistics.seed,

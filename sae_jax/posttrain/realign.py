@@ -179,7 +179,7 @@ def _triggers(
   for name in ("base", "start", "end"):
     with np.load(place.triggers(name), allow_pickle=False) as file:
       found.append(
-        realign_reading.pair_values(
+        margin.PairValues.of(
           watch.triggers, file["behaviour_P"], file["contrast_P"]
         )
       )

@@ -148,19 +148,6 @@ def read_pairs(
   return margin.pair_margins(model, prompts, batch_size=watch.batch_size)
 
 
-def pair_values(
-  prompts: prompts_lib.Prompts, behaviour_P: np.ndarray, contrast_P: np.ndarray
-) -> margin.PairValues:
-  """What was read, with the prompts' names."""
-  chosen = [prompts.prompts[i] for i in prompts.pairs]
-  return margin.PairValues(
-    tuple(prompt.id for prompt in chosen),
-    tuple(prompt.topic for prompt in chosen),
-    behaviour_P,
-    contrast_P,
-  )
-
-
 def metrics(watch: Watch, found: Reading) -> dict[str, float]:
   """What is logged with the step."""
   return {
@@ -184,7 +171,9 @@ def behaviour_json(watch: Watch, values: margin.PairValues) -> dict[str, Any]:
 
 def to_json(watch: Watch, found: Reading) -> dict[str, Any]:
   """A reading in summary.json."""
-  values = pair_values(watch.behaviour, found.behaviour_P, found.contrast_P)
+  values = margin.PairValues.of(
+    watch.behaviour, found.behaviour_P, found.contrast_P
+  )
   mean_L = found.latents_SL.mean(axis=0)
   return {
     "behaviour": behaviour_json(watch, values),

@@ -54,7 +54,7 @@ class Found:
     return realign_verdict.Trio(*map(self.values, self.models))
 
   def values(self, reading: realign_reading.Reading) -> margin.PairValues:
-    return realign_reading.pair_values(
+    return margin.PairValues.of(
       self.watch.behaviour, reading.behaviour_P, reading.contrast_P
     )
 
