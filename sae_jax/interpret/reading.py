@@ -25,6 +25,7 @@ Span = tuple[Sequence[int], int, int]  # tokens, and the positions [a, b)
 class Reading:
   """Means over each of P sequences' own positions."""
 
+  mean_PD: np.ndarray  # float64, the residual
   latents_PL: np.ndarray  # float64, activations; 0 where one does not fire
   projections_PV: np.ndarray  # float64, on the directions at unit norm
   norm_P: np.ndarray  # float64, the L2 norm of the residual
@@ -95,7 +96,7 @@ def read(
       " dtype=float32, or check its weights"
     )
   rows = np.array([b - a for _, a, b in sequences], np.int64)
-  return Reading(latents_PL, mean_PD @ unit_VD.T, norm_P, rows)
+  return Reading(mean_PD, latents_PL, mean_PD @ unit_VD.T, norm_P, rows)
 
 
 def check(sequences: Sequence[Span]) -> None:

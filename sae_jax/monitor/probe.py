@@ -145,13 +145,12 @@ def measure(probe: Probe, model: lm.LanguageModel, batch_size: int) -> Read:
     probe.spans,
     dictionary=probe.dictionary,
     latents=probe.latents,
-    directions_VD=np.eye(model.config.d_model),  # the residual itself
     batch_size=batch_size,
   )
   pairs = margin.pair_margins(model, probe.prompts, batch_size=batch_size)
   return Read(
     latents_L=found.latents_PL.mean(0),
-    mean_D=found.projections_PV.mean(0),
+    mean_D=found.mean_PD.mean(0),
     norm=float(found.norm_P.mean()),
     behaviour_P=pairs.behaviour_P,
     contrast_P=pairs.contrast_P,

@@ -95,10 +95,9 @@ def persona_vector(
       base,
       hook,
       prompts_lib.spans(prompts, group.scope, group.skip_positions),
-      directions_VD=np.eye(base.config.d_model),
       batch_size=batch_size,
     )
-    means.append(found.projections_PV.mean(0))
+    means.append(found.mean_PD.mean(0))
   vector_D = means[0] - means[1]
   size = np.linalg.norm(vector_D)
   if not size > 0:

@@ -112,6 +112,14 @@ def test_nothing_asked_for_leaves_the_norm(model, sequences):
   assert (found.norm_P > 0).all()
 
 
+def test_the_mean_is_what_projections_on_the_axes_are(model, sequences):
+  found = reading.read(
+    model, HOOK, sequences, directions_VD=np.eye(model.config.d_model)
+  )
+  np.testing.assert_array_equal(found.mean_PD, found.projections_PV)
+  assert found.mean_PD.any()
+
+
 def test_what_comes_after_the_span_does_not_matter(model, sequences):
   """Not even where it would be too long for a table of positions."""
   short = [(tokens[:stop], start, stop) for tokens, start, stop in sequences]
