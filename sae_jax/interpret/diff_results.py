@@ -117,7 +117,7 @@ def columns(
       f" ({table['dictionary'][0].as_py()}), not the diffed SAE's; name"
       " a method such as 'frozen'"
     )
-  return {name: _numpy(table[name]) for name in names}
+  return {name: to_numpy(table[name]) for name in names}
 
 
 def only_arm(diff: Place) -> str:
@@ -199,7 +199,8 @@ def _groups(metadata: pq.FileMetaData, keep: dict[str, str]) -> list[int]:
   ]
 
 
-def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+def to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+  """A column of a table; null is "", False, -1 or NaN, by its type."""
   if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
     return np.array(column.cast(pa.string()).fill_null("").to_pylist(), object)
   if pa.types.is_floating(column.type):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_jax import artifacts, errors
+from sae_jax.interpret import diff_results
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())  # few values, many rows
 # What a stage or kind does not know is null.
@@ -92,7 +93,9 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       f"{path}: no such table; run the sae-jax steer command to its end"
     )
   table = pq.read_table(path)
-  return {name: _numpy(table[name]) for name in table.column_names}
+  return {
+    name: diff_results.to_numpy(table[name]) for name in table.column_names
+  }
 
 
 def _table(rows: list[Mapping[str, Any]]) -> pa.Table:
@@ -104,12 +107,3 @@ def _table(rows: list[Mapping[str, Any]]) -> pa.Table:
     else:
       arrays.append(pa.array(values, field.type))
   return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def _numpy(column: pa.ChunkedArray) -> np.ndarray:
-  if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
-    return np.array(column.cast(pa.string()).fill_null("").to_pylist(), object)
-  if pa.types.is_floating(column.type):
-    return column.to_numpy()
-  empty = False if pa.types.is_boolean(column.type) else -1
-  return column.fill_null(empty).to_numpy()
