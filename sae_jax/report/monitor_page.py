@@ -13,6 +13,7 @@ from sae_jax.report import (
   origin,
   page,
   scores,
+  verdict_section,
 )
 from sae_jax.report.findings import Finding
 
@@ -52,7 +53,7 @@ def story(finding: Finding) -> str:
 
 
 def sections(finding: Finding) -> list[page.Section]:
-  shown = [_verdict(finding)]
+  shown = [verdict_section.make(finding, _verdict)]
   if finding.summary is not None:
     shown += [
       monitor_tables.section(finding),
@@ -64,26 +65,15 @@ def sections(finding: Finding) -> list[page.Section]:
   return [*shown, _origin(finding)]
 
 
-def _verdict(finding: Finding) -> page.Section:
-  blocks: list[page.Block] = []
-  if finding.summary is None:
-    blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  else:
-    blocks += [
-      {
-        "kind": "verdict",
-        "lines": _lines(finding),
-        "controls": _controls(finding),
-      },
-      page.text(_limits(finding)),
-    ]
-    warnings = finding.found.get("warnings") or ()
-    blocks += [page.missing(words) for words in warnings]
-    if finding.manifest is None:
-      blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  return page.Section(
-    id=f"{finding.prefix}verdict", title="Verdict", blocks=blocks
-  )
+def _verdict(finding: Finding) -> list[page.Block]:
+  return [
+    {
+      "kind": "verdict",
+      "lines": _lines(finding),
+      "controls": _controls(finding),
+    },
+    page.text(_limits(finding)),
+  ]
 
 
 def _lines(finding: Finding) -> list[dict[str, str]]:

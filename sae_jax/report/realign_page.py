@@ -13,6 +13,7 @@ from sae_jax.report import (
   realign_tables,
   scores,
   steer_words,
+  verdict_section,
 )
 from sae_jax.report.findings import Finding
 
@@ -58,7 +59,7 @@ def story(finding: Finding) -> str:
 
 
 def sections(finding: Finding) -> list[page.Section]:
-  shown = [_verdict(finding)]
+  shown = [verdict_section.make(finding, _verdict)]
   if finding.summary is not None:
     shown += [
       realign_curves.section(finding),
@@ -71,27 +72,16 @@ def _start(finding: Finding) -> str:
   return steer_words.model(finding.found.get("start")) or "the tuned model"
 
 
-def _verdict(finding: Finding) -> page.Section:
-  blocks: list[page.Block] = []
-  if finding.summary is None:
-    blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  else:
-    blocks += [
-      {
-        "kind": "verdict",
-        "lines": [_line(finding)],
-        "controls": _triggers(finding),
-      },
-      realign_tables.behaviour(finding),
-      page.text(_limits(finding)),
-    ]
-    warnings = finding.found.get("warnings") or ()
-    blocks += [page.missing(words) for words in warnings]
-    if finding.manifest is None:
-      blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  return page.Section(
-    id=f"{finding.prefix}verdict", title="Verdict", blocks=blocks
-  )
+def _verdict(finding: Finding) -> list[page.Block]:
+  return [
+    {
+      "kind": "verdict",
+      "lines": [_line(finding)],
+      "controls": _triggers(finding),
+    },
+    realign_tables.behaviour(finding),
+    page.text(_limits(finding)),
+  ]
 
 
 def _line(finding: Finding) -> dict[str, str]:

@@ -9,6 +9,7 @@ from sae_jax.report import (
   scores,
   steer_beside,
   steer_words,
+  verdict_section,
 )
 from sae_jax.report.findings import Finding
 from sae_jax.report.steer_words import Row
@@ -17,25 +18,19 @@ _BUNDLES = 3  # lines of the verdict
 
 
 def section(finding: Finding) -> page.Section:
-  blocks: list[page.Block] = []
-  if finding.summary is None:
-    blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  else:
-    blocks += [
-      {
-        "kind": "verdict",
-        "lines": lines(finding),
-        "controls": _random(finding),
-      },
-      *steer_beside.blocks(finding),
-      page.text(limits(finding)),
-    ]
-    blocks += [page.missing(words) for words in finding.found["warnings"]]
-    if finding.manifest is None:
-      blocks.append(page.unfinished(finding.job, finding.name, finding.path))
-  return page.Section(
-    id=f"{finding.prefix}verdict", title="What they do", blocks=blocks
-  )
+  return verdict_section.make(finding, _blocks, "What they do")
+
+
+def _blocks(finding: Finding) -> list[page.Block]:
+  return [
+    {
+      "kind": "verdict",
+      "lines": lines(finding),
+      "controls": _random(finding),
+    },
+    *steer_beside.blocks(finding),
+    page.text(limits(finding)),
+  ]
 
 
 def lines(finding: Finding) -> list[dict[str, str]]:
