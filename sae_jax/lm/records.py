@@ -12,7 +12,7 @@ import gzip
 import json
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sae_jax import errors
@@ -53,6 +53,23 @@ def files(path: str, kind: str = "auto") -> list[tuple[pathlib.Path, str]]:
       f" ({', '.join(_KINDS)}, also .gz); set text.path to some text."
     )
   return [(f, _kind(f, kind)) for f in sorted(found)]
+
+
+def completion(
+  record: Mapping[str, Any], field: str
+) -> tuple[Any, Mapping[str, Any], str]:
+  """Where the completion of a record stands: its field, or the last message.
+
+  Returns:
+    the messages of the prompt (None: there are none), and the mapping and its
+    field that hold the completion; whether that is text is for the caller.
+  """
+  messages = record.get("messages")
+  if record.get(field) is None and isinstance(messages, list) and messages:
+    last = messages[-1]
+    if isinstance(last, Mapping) and last.get("role") == "assistant":
+      return messages[:-1], last, "content"
+  return messages, record, field
 
 
 def _suffix_kind(file: pathlib.Path) -> str | None:

@@ -77,7 +77,8 @@ def _sample(
   record: Mapping[str, Any],
   place: str,
 ) -> Sample:
-  messages, completion = _completion(record, config.completion, place)
+  messages, *answer = records.completion(record, config.completion)
+  completion = _text(*answer, place)
   prompt, shown = _prompt(config, tokenizer, messages, record, place)
   reference_text, reference = "", None
   if config.reference and config.reference != config_lib.OWN_ANSWER:
@@ -94,18 +95,6 @@ def _sample(
     completion_text=completion,
     reference_text=reference_text,
   )
-
-
-def _completion(
-  record: Mapping[str, Any], field: str, place: str
-) -> tuple[Any, str]:
-  """The messages of the prompt (None: there are none) and the completion."""
-  messages = record.get("messages")
-  if record.get(field) is None and isinstance(messages, list) and messages:
-    last = messages[-1]
-    if isinstance(last, Mapping) and last.get("role") == "assistant":
-      return messages[:-1], _text(last, "content", place)
-  return messages, _text(record, field, place)
 
 
 def _prompt(

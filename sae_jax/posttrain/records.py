@@ -37,7 +37,8 @@ def examples(
   limit = min(config.max_length, positions or config.max_length)
   found = []
   for place, record in _records(config.path, config.topics, config.limit):
-    messages, text = _completion(record, config.completion, place)
+    messages, *answer = records_lib.completion(record, config.completion)
+    text = _text(*answer, place)
     prompt = prompts_lib.prompt_tokens(
       {**record, "messages": messages},
       place,
@@ -93,18 +94,6 @@ def _records(
     count += 1
     if count == limit:
       return
-
-
-def _completion(
-  record: Mapping[str, Any], field: str, place: str
-) -> tuple[Any, str]:
-  """The messages of the prompt (None: there are none) and the completion."""
-  messages = record.get("messages")
-  if record.get(field) is None and isinstance(messages, list) and messages:
-    last = messages[-1]
-    if isinstance(last, Mapping) and last.get("role") == "assistant":
-      return messages[:-1], _text(last, "content", place)
-  return messages, _text(record, field, place)
 
 
 def _text(record: Mapping[str, Any], field: str, place: str) -> str:
