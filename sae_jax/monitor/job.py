@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The monitor from its models to its files, one model at a time.
 
-Each model's reading appears whole in OUT/work/, so a monitor that was killed
-goes on with the models that are missing. A model that several runs share is
-read once.
+Each model's reading appears whole in the output's work folder: a monitor that
+was killed goes on with the models that are missing. A model that several runs
+share is read once.
 """
 
 import pathlib
