@@ -234,6 +234,10 @@ def _details(result) -> str:
   for stage, count in sorted(stages.items(), key=lambda item: -item[1]):
     if count > 1e6:
       lines.append(f"| {stage} | {count / 1e9:,.1f} |")
+  for stage, count in result["flops"]["per_turn"].items():
+    lines.append(
+      f"| {stage}, each turn of a loop of unknown length | {count / 1e9:,.1f} |"
+    )
   for kernel in result["kernels"]:
     flops = kernel["flops"]
     count = "?" if flops is None else f"{flops * kernel['times'] / 1e9:,.1f}"

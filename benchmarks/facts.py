@@ -53,6 +53,8 @@ class Problem:
     """Whether this array is a dense [B, F], or one row per pair, [B, K, D]."""
     rows = {self.batch, self.batch // self.data}
     latents = {self.latents, self.latents // self.latent}
+    if array.shape in {(f, self.d_model) for f in latents}:
+      return None  # weights, where a batch has as many rows as D
     if _is(array, latents, rows):
       return "[B, F]"
     pairs = {b * self.k for b in rows} - rows
@@ -95,10 +97,12 @@ def of_program(program: hlo.Program, problem: Problem) -> dict[str, Any]:
   """FLOPs, kernels, collectives and buffers."""
   flops: collections.Counter[str] = collections.Counter()
   stages: collections.Counter[str] = collections.Counter()
+  turns: collections.Counter[str] = collections.Counter()
   for count, visit in program.products():
     flops[label(visit.branches)] += count * visit.times
     if normal(visit.branches):
-      stages[stage(program, visit.instruction)] += count * visit.times
+      by = stages if visit.bounded else turns
+      by[stage(program, visit.instruction)] += count * visit.times
   kernels = [_kernel(k) for k in program.kernels()]
   declared = sum((k["flops"] or 0) * k["times"] for k in kernels if k["normal"])
   usual = sum(stages.values())
@@ -109,15 +113,9 @@ def of_program(program: hlo.Program, problem: Problem) -> dict[str, Any]:
       "kernels": declared,
       "over_encoder": (usual + declared) / problem.encoder_flops,
       "by_stage": dict(stages),
+      "per_turn": dict(turns),  # of loops of unknown length; not in `normal`
       "by_branch": dict(flops),
     },
-    # Counted once. AuxK has a loop of no turn or one, which is not meant.
-    "unknown_trip_counts": sum(
-      v.instruction.opcode == "while"
-      and program.trip_count(v.instruction, v.computation) is None
-      and stage(program, v.instruction) not in _RARE
-      for v in program.visits
-    ),
     "kernels": kernels,
     "collectives": _collectives(program, problem),
     "dense": _dense(program, problem),

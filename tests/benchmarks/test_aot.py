@@ -55,7 +55,7 @@ def test_step_multiplies_and_sends_no_more_than_it_must(tmp_path):
   (step,) = _aot(tmp_path, "v5e:2x2/2x2", *_SHAPES)
   assert step["implementation"] == "pallas_tpu"
   assert step["flops"]["over_encoder"] <= 1.1
-  assert step["unknown_trip_counts"] == 0
+  assert not step["flops"]["per_turn"]  # so that all are counted
   usual = [c for c in step["collectives"] if c["normal"]]
   assert usual
   assert not any(c["dense"] or c["weights"] for c in step["collectives"])

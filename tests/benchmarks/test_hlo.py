@@ -186,3 +186,10 @@ def test_dense_arrays_are_recognised_in_any_shape(facts, hlo):
   assert found(384, 40) == "[B, K, D]"
   assert found(16, 512) is None  # a chunk of rows
   assert found(48, 40) is None and found(512, 40) is None
+
+
+def test_weights_are_no_dense_activations_where_b_is_d(facts):
+  problem = facts.Problem(64, 64, 512, 4)
+  array = importlib.import_module("hlo_text").Array
+  assert problem.forbidden(array("f32", (512, 64), 0, (512, 64))) is None
+  assert problem.forbidden(array("f32", (64, 512), 0, (64, 512))) == "[B, F]"
