@@ -135,7 +135,8 @@ def make_shard_step(
 ) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
   """`step(state, x_BD, member=Member())` on a shard's part of state and rows.
 
-  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. The arguments are those of `make_train_step`.
+  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. The
+  arguments are those of `make_train_step`.
   """
   spec = loss_spec(config, mesh, d_model, implementation)
   apply = optimizer_lib.make_apply(
