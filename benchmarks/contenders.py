@@ -22,6 +22,7 @@ import numpy as np
 from sae_jax import mesh, sae
 from sae_jax.ops.topk_encode import reference
 from sae_jax.train import optimizer as optimizer_lib
+from sae_jax.train import stacked as stacked_lib
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
@@ -48,39 +49,42 @@ class Problem:
     return rng.random(self.latents) < self.dead
 
 
-def ours(problem: Problem, matmul_dtype: str) -> Callable[[], None]:
-  """`sae_jax`: one device, counters and metrics included."""
-  config = sae.SaeConfig(
+def _config(problem: Problem, matmul_dtype: str) -> sae.SaeConfig:
+  return sae.SaeConfig(
     latents=problem.latents, k=problem.k, matmul_dtype=matmul_dtype
   )
-  on = mesh.single()
-  optimizer_config = optimizer_lib.OptimizerConfig()
+
+
+def _state(problem, config, seed, on) -> state_lib.TrainState:
   x_BD = problem.rows()
-  state = state_lib.init_state(
+  return state_lib.init_state(
     config,
     optimizer_lib.make_optimizer(
-      optimizer_config, latents=config.latents, steps=_STEPS
+      optimizer_lib.OptimizerConfig(), latents=config.latents, steps=_STEPS
     ),
     sample_ND=x_BD[:256],
     mean_square_norm=float((x_BD**2).sum(1).mean()),
     total_variance=float(x_BD.var(0).sum()),
-    seed=0,
+    seed=seed,
     mesh=on,
   )
-  train_step = step_lib.make_train_step(
-    config, optimizer_config, on, d_model=problem.d_model, steps=_STEPS
-  )
+
+
+def _again(problem, config, train_step, state, on) -> Callable[[], None]:
+  """The step on the state that it left; the same latents are always dead."""
   rows = jax.device_put(
-    jnp.asarray(x_BD, jnp.bfloat16), jax.NamedSharding(on, jax.P("data", None))
+    jnp.asarray(problem.rows(), jnp.bfloat16),
+    jax.NamedSharding(on, jax.P("data", None)),
   )
+  tokens = state.tokens_since_fired_F  # [F], or [S, F] of a stack
   counters = np.where(
     problem.dead_latents(), config.dead_after_tokens, 0
   ).astype(np.int32)
-  sharding = state.tokens_since_fired_F.sharding
+  counters = np.broadcast_to(counters, tokens.shape)
+  sharding = tokens.sharding
   held = {"state": state}
 
   def step():
-    # The same latents are dead in every step.
     held["state"] = dataclasses.replace(
       held["state"], tokens_since_fired_F=jax.device_put(counters, sharding)
     )
@@ -88,6 +92,51 @@ def ours(problem: Problem, matmul_dtype: str) -> Callable[[], None]:
     jax.block_until_ready((held["state"], scalars))
 
   return step
+
+
+def ours(problem: Problem, matmul_dtype: str) -> Callable[[], None]:
+  """`sae_jax`: one device, counters and metrics included."""
+  return separate(problem, 1, matmul_dtype)
+
+
+def separate(
+  problem: Problem, count: int, matmul_dtype: str = "bfloat16"
+) -> Callable[[], None]:
+  """The steps of so many dictionaries, one after another; same batch."""
+  config, on = _config(problem, matmul_dtype), mesh.single()
+  train_step = step_lib.make_train_step(
+    config,
+    optimizer_lib.OptimizerConfig(),
+    on,
+    d_model=problem.d_model,
+    steps=_STEPS,
+  )
+  steps = [
+    _again(problem, config, train_step, _state(problem, config, seed, on), on)
+    for seed in range(count)
+  ]
+
+  def all_steps():
+    for step in steps:
+      step()
+
+  return all_steps
+
+
+def stacked(problem: Problem, count: int) -> Callable[[], None]:
+  """One step of so many dictionaries, on one batch."""
+  config, on = _config(problem, "bfloat16"), mesh.single()
+  train_step = stacked_lib.make_stacked_step(
+    [config] * count,
+    [optimizer_lib.OptimizerConfig()] * count,
+    on,
+    d_model=problem.d_model,
+    steps=_STEPS,
+  )
+  state_S = stacked_lib.stack_states(
+    (_state(problem, config, seed, on) for seed in range(count)), count
+  )
+  return _again(problem, config, train_step, state_S, on)
 
 
 def encoder_gemm(problem: Problem, dtype: str) -> Callable[[], None]:

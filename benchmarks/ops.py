@@ -29,6 +29,7 @@ from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
 from sae_jax.ops.sphere_adam import api as sphere_adam_api
 from sae_jax.ops.topk_encode import api as topk_encode_api
+from sae_jax.ops.weight_grads import api as weight_grads_api
 
 # The backend that each name's code is compiled for; the rest run anywhere.
 _HARDWARE = {"pallas_tpu": "tpu", "pallas_gpu": "gpu"}
@@ -38,8 +39,10 @@ _OPS = {
   "topk_encode": topk_encode_api.IMPLEMENTATIONS,
   "sparse_decode": sparse_decode_api.DECODE,
   "row_dots": sparse_decode_api.ROW_DOTS,
+  "residual": sparse_decode_api.RESIDUAL,
   "pair_grads": pair_grads_api.GRADS,
   "pair_sums": pair_grads_api.SUMS,
+  "weight_grads": weight_grads_api.IMPLEMENTATIONS,
   "sphere_adam": sphere_adam_api.IMPLEMENTATIONS,
 }
 
@@ -98,6 +101,14 @@ def problems(spec: specs.Spec) -> Iterator[Problem]:
     4 * b * d + 8 * pairs + rows,
   )
   yield Problem(
+    "residual",
+    "float32",
+    ops.residual,
+    (values_BK, indices_BK, w_FD, x_BD),
+    4 * pairs * d,
+    12 * pairs + rows + 8 * b * d,
+  )
+  yield Problem(
     "pair_grads",
     "float32",
     lambda c, i, x, **which: ops.pair_grads(c, i, x, f, **which),
@@ -114,6 +125,14 @@ def problems(spec: specs.Spec) -> Iterator[Problem]:
     8 * pairs + 4 * f,
   )
   yield Problem(
+    "weight_grads",
+    "float32",
+    weight_grads_api.weight_grads,
+    (values_BK, indices_BK, w_FD, x_BD, x_BD, values_BK),
+    4 * pairs * d + pairs,
+    12 * pairs + 8 * b * d + 8 * f * d + 4 * f,
+  )
+  yield Problem(
     "sphere_adam",
     "float32",
     _adam,
@@ -125,9 +144,7 @@ def problems(spec: specs.Spec) -> Iterator[Problem]:
 
 
 def _adam(row_FD, grad_FD, mu_FD, nu_FD, **which):
-  moved = sphere_adam_api.sphere_adam(
-    row_FD, grad_FD, mu_FD, nu_FD, 1e-4, 1, **which
-  )
+  moved = ops.sphere_adam(row_FD, grad_FD, mu_FD, nu_FD, 1e-4, 1, **which)
   return moved.row_FD, moved.mu_FD, moved.nu_FD, moved.grad_square
 
 

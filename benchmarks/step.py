@@ -19,6 +19,7 @@ prints one table:
   --sweep    our step at several sizes, which take turns. "of proportional":
              time per row or latent over that of the first size. "off the line":
              distance from the straight line fitted to all sizes, relative.
+  --stacked  one step of several dictionaries beside as many separate steps.
 """
 
 import argparse
@@ -200,6 +201,28 @@ def sweep(
     )
 
 
+def stack(problem: contenders.Problem, count: int, options) -> None:
+  """Prints the time of a stacked step and of separate ones."""
+  stacked, separate = f"{count} stacked, one step", f"{count} separate steps"
+  times = take_turns(
+    {
+      stacked: contenders.stacked(problem, count),
+      separate: contenders.separate(problem, count),
+    },
+    options.rounds,
+    options.steps,
+  )
+  print(
+    "| dictionaries | ms, median (min – max) | CPU ms | tokens/s | / separate |"
+    "\n|---|---:|---:|---:|---:|"
+  )
+  for name, found in times.items():
+    print(
+      f"| {name} | {found.cells()} | {problem.batch / found.median:,.0f} |"
+      f" {found.median / times[separate].median:.2f} |"
+    )
+
+
 def _version(name: str) -> str:
   package = name if name in contenders.PEERS else "sae-jax"
   return machine.version(package) or "absent"
@@ -230,6 +253,12 @@ def _parse() -> argparse.Namespace:
     nargs="+",
     metavar=("AXIS", "SIZE"),
     help="ours at several sizes: batch 1024 2048 4096 8192, or latents 4096 …",
+  )
+  what.add_argument(
+    "--stacked",
+    type=int,
+    metavar="S",
+    help="S dictionaries in one step, beside S separate steps",
   )
   what.add_argument("--memory_of", help=argparse.SUPPRESS)
   parser.add_argument(
@@ -279,6 +308,8 @@ def main() -> None:
     memory(problem, names, options)
   elif options.sweep:
     sweep(problem, *options.sweep, options)
+  elif options.stacked:
+    stack(problem, options.stacked, options)
   else:
     compare(problem, names, options)
 
