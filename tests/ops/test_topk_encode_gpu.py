@@ -271,12 +271,14 @@ def test_shapes_hold_the_winners_and_beat_a_sort():
   for k, rows, latents in [
     (32, 2048, 16384),
     (64, 8192, 131072),
+    (64, 8192, 128 * 193),  # 128 buckets, or the encoder would be padded
     (8, 37, 8192),
     (100, 65536, 1 << 20),
   ]:
     kept, count = real_shape(k, rows, latents)
     assert k <= kept * count <= latents // 4
     assert buckets.odds(k, rows, kept, count) <= buckets.ODDS
+    assert latents % count == 0
   assert real_shape(5, 13, 37) is None
   assert real_shape(2000, 512, 16384) is None
 

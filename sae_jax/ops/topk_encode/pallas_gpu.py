@@ -54,11 +54,15 @@ def _cycles(latents: int, kept: int, buckets: int) -> float:
 
 
 def shape(k: int, count: int, latents: int) -> tuple[int, int] | None:
-  """(places, buckets) for this problem; None: nothing beats a full sort."""
+  """(places, buckets) for this problem; None: nothing beats a full sort.
+
+  The buckets divide the latents if any do, as padding copies the encoder.
+  """
+  divisors = [buckets for buckets in _BUCKETS if latents % buckets == 0]
   choices = [
     (kept, buckets)
     for kept in _PLACES
-    for buckets in _BUCKETS
+    for buckets in divisors or _BUCKETS
     if kept * buckets <= min(_SORTED, latents // 4)
   ]
   choices.sort(key=lambda choice: _cycles(latents, *choice))
