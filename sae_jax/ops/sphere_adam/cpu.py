@@ -1,6 +1,10 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""CPU: blocks of rows that fit the cache, one after another, in place."""
+"""CPU: blocks of rows that fit the cache, one after another, in place.
+
+A loop runs on one thread. XLA runs the loops of matrices that do not depend on
+one another side by side, so that encoder and decoder take a core each.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +12,16 @@ from jax import lax
 
 from sae_jax.ops.sphere_adam import formula
 
-# Of one array's block. A step has about eight such arrays, and 1 MiB of cache.
+# Of one array's block. XLA splits fusions over more than about 100 KiB between
+# threads, which then costs more than it gains.
 _BLOCK_BYTES = 80 * 1024
 
 
 def block_rows(rows: int, row_bytes: int) -> int:
-  return min(rows, max(1, _BLOCK_BYTES // row_bytes))
+  """Rows of a block: a divisor of all rows unless that makes it small."""
+  most = min(rows, max(1, _BLOCK_BYTES // row_bytes))
+  half = most // 2 + 1
+  return next((n for n in range(most, half, -1) if rows % n == 0), most)
 
 
 def sphere_adam(
@@ -29,53 +37,37 @@ def sphere_adam(
   """See `api.sphere_adam`."""
   rows, d_model = row_FD.shape
   size = block_rows(rows, d_model * row_FD.dtype.itemsize)
-  blocks = -(-rows // size)
   factors = formula.factors(learning_rate, count, rule)
 
-  def compute(start, new, row_FD, grad_FD, mu_FD, nu_FD):
-    old = tuple(
-      lax.dynamic_slice_in_dim(array, start, size)
-      for array in (row_FD, mu_FD, nu_FD)
-    )
-    grad_RD = lax.dynamic_slice_in_dim(grad_FD, start, size)
-    row_RD, mu_RD, nu_RD = old
-    moved = formula.move(row_RD, grad_RD, mu_RD, nu_RD, *factors, rule)
-    if rows % size:  # the last block starts early and leaves what is done
-      todo_R1 = (jnp.arange(size) >= new)[:, None]
-      moved = tuple(
-        jnp.where(todo_R1, a, b) for a, b in zip(moved, old, strict=True)
-      )
-      grad_RD = jnp.where(todo_R1, grad_RD, 0)
-    return *moved, jnp.sum(grad_RD * grad_RD)
-
-  def skip(*_):
-    nothing = jnp.full((size, d_model), jnp.nan, row_FD.dtype)
-    return nothing, nothing, nothing, jnp.full((), jnp.nan, row_FD.dtype)
-
+  # Every line changes one matrix, and later ones read what it has written:
+  # no matrix is read beside a change of it, for which XLA would copy it.
   def step(i, carry):
-    *arrays, grad_square = carry
-    row_FD, mu_FD, nu_FD = arrays
+    row_FD, mu_FD, nu_FD, grad_square = carry
     start = jnp.minimum(i * size, rows - size)
-    # The condition always holds. XLA cannot know, so it keeps the branch, whose
-    # results have places of their own. Without it the reads of a block are
-    # fused with the writes of it, in several fusions that each write what
-    # others still read: XLA then copies the matrices in every round.
-    *blocks_RD, square = lax.cond(
-      i < blocks,
-      compute,
-      skip,
-      start,
-      i * size - start,
-      row_FD,
-      grad_FD,
-      mu_FD,
-      nu_FD,
-    )
-    arrays = [
-      lax.dynamic_update_slice_in_dim(array, block, start, 0)
-      for array, block in zip(arrays, blocks_RD, strict=True)
-    ]
-    return *arrays, grad_square + square
+    todo_R1 = (start + jnp.arange(size) >= i * size)[:, None]
+
+    def at(array_FD):
+      return lax.dynamic_slice_in_dim(array_FD, start, size)
+
+    def put(array_FD, new_RD):
+      if rows % size:  # the last block starts early and leaves what is done
+        new_RD = jnp.where(todo_R1, new_RD, at(array_FD))
+      return lax.dynamic_update_slice_in_dim(array_FD, new_RD, start, 0)
+
+    grad_RD = at(grad_FD)
+    if rows % size:
+      grad_square += jnp.sum(jnp.where(todo_R1, grad_RD * grad_RD, 0))
+    else:
+      grad_square += jnp.sum(grad_RD * grad_RD)
+    if rule.unit_rows:
+      grad_RD = formula.tangent(at(row_FD), grad_RD)
+    mu_FD = put(mu_FD, formula.mean(grad_RD, at(mu_FD), rule))
+    nu_FD = put(nu_FD, formula.square(grad_RD, at(nu_FD), rule))
+    moved_RD = formula.step(at(row_FD), at(mu_FD), at(nu_FD), *factors, rule)
+    row_FD = put(row_FD, moved_RD)
+    if rule.unit_rows:
+      row_FD = put(row_FD, formula.unit(at(row_FD)))
+    return row_FD, mu_FD, nu_FD, grad_square
 
   start = (row_FD, mu_FD, nu_FD, grad_square)
-  return formula.Moved(*lax.fori_loop(0, blocks, step, start))
+  return formula.Moved(*lax.fori_loop(0, -(-rows // size), step, start))

@@ -46,6 +46,41 @@ def factors(
   )
 
 
+def tangent(row_FD: jax.Array, grad_FD: jax.Array) -> jax.Array:
+  """The gradient without its component along each row."""
+  along_F1 = jnp.sum(grad_FD * row_FD, axis=1, keepdims=True)
+  square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
+  return grad_FD - along_F1 / square_F1 * row_FD
+
+
+def mean(grad_FD: jax.Array, mu_FD: jax.Array, rule: Rule) -> jax.Array:
+  """The new first moments."""
+  return (1 - rule.b1) * grad_FD + rule.b1 * mu_FD
+
+
+def square(grad_FD: jax.Array, nu_FD: jax.Array, rule: Rule) -> jax.Array:
+  """The new second moments."""
+  return (1 - rule.b2) * (grad_FD * grad_FD) + rule.b2 * nu_FD
+
+
+def step(
+  row_FD: jax.Array,
+  mu_FD: jax.Array,
+  nu_FD: jax.Array,
+  rate: jax.Array,
+  nu_scale: jax.Array,
+  rule: Rule,
+) -> jax.Array:
+  """Rows moved by the new moments; `factors` gives `rate` and `nu_scale`."""
+  return row_FD - rate * mu_FD / (jnp.sqrt(nu_FD) * nu_scale + rule.eps)
+
+
+def unit(row_FD: jax.Array) -> jax.Array:
+  """Rows divided by their norms."""
+  square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
+  return row_FD * (1 / jnp.sqrt(square_F1))
+
+
 def move(
   row_FD: jax.Array,
   grad_FD: jax.Array,
@@ -55,15 +90,10 @@ def move(
   nu_scale: jax.Array,
   rule: Rule,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """New rows, mu and nu; `rate` and `nu_scale` are those of `factors`."""
+  """All of it: new rows, mu and nu."""
   if rule.unit_rows:
-    along_F1 = jnp.sum(grad_FD * row_FD, axis=1, keepdims=True)
-    square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
-    grad_FD = grad_FD - along_F1 / square_F1 * row_FD
-  mu_FD = (1 - rule.b1) * grad_FD + rule.b1 * mu_FD
-  nu_FD = (1 - rule.b2) * (grad_FD * grad_FD) + rule.b2 * nu_FD
-  row_FD = row_FD - rate * mu_FD / (jnp.sqrt(nu_FD) * nu_scale + rule.eps)
-  if rule.unit_rows:
-    square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
-    row_FD = row_FD * (1 / jnp.sqrt(square_F1))
-  return row_FD, mu_FD, nu_FD
+    grad_FD = tangent(row_FD, grad_FD)
+  mu_FD = mean(grad_FD, mu_FD, rule)
+  nu_FD = square(grad_FD, nu_FD, rule)
+  row_FD = step(row_FD, mu_FD, nu_FD, rate, nu_scale, rule)
+  return unit(row_FD) if rule.unit_rows else row_FD, mu_FD, nu_FD

@@ -19,6 +19,9 @@ def sphere_adam(
   rule: formula.Rule,
 ) -> formula.Moved:
   """See `api.sphere_adam`."""
+  # A sum of squares is never negative, which XLA does not know: nothing is
+  # written before it is there.
+  learning_rate = jnp.where(grad_square < 0, jnp.nan, learning_rate)
   factors = formula.factors(learning_rate, count, rule)
   moved = formula.move(row_FD, grad_FD, mu_FD, nu_FD, *factors, rule)
   return formula.Moved(*moved, grad_square + jnp.sum(grad_FD * grad_FD))
