@@ -67,8 +67,12 @@ def choose_buckets(rows: int, k: int, latents: int) -> Buckets | None:
 
 
 def _step_bytes(tiles: Tiles, buckets: Buckets, item_bytes: int) -> int:
-  """Vector memory of a step; inputs are fetched while another is computed."""
-  operands = 2 * (tiles.rows + tiles.latents) * tiles.inner * item_bytes
+  """Vector memory of a step.
+
+  Operands thrice: while they are multiplied, the next ones are fetched, and
+  the compiler copies them (transposed, or split into bfloat16 parts).
+  """
+  operands = 3 * (tiles.rows + tiles.latents) * tiles.inner * item_bytes
   sums = 2 * tiles.rows * tiles.latents * 4
   kept = tiles.rows * (buckets.count * buckets.kept * 8 + _LANES * 4)
   return operands + sums + tiles.out_buffers * kept
