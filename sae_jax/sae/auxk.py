@@ -17,8 +17,8 @@ from sae_jax.ops import rows, topk_mask
 from sae_jax.ops.topk_encode import reference
 
 _CPU_ROWS = 512
-# Pre-activations of one chunk on accelerators, in elements: 256 MiB.
-_CHUNK_ELEMENTS = 1 << 26
+# Pre-activations of one chunk on accelerators, in elements: 64 MiB.
+_CHUNK_ELEMENTS = 1 << 24
 _SMALLEST = 256  # least capacity of the compacted set
 
 

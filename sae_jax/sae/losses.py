@@ -135,14 +135,13 @@ def _recall(pre_RK, count_R, kth_R, spec):
 
 
 def _residual(params, values_BK, indices_BK, target_BD, spec):
-  """x̂ − x of all shards, and its products with the selected decoder rows."""
+  """x̂ − x of all shards; its products with decoder rows if they are free."""
   arrays = (values_BK, indices_BK, params.w_dec_FD)
   how = {"implementation": spec.implementation}
   if spec.latent_axis is None:
     return ops.residual(*arrays, target_BD, **how)
   decoded_BD = lax.psum(ops.sparse_decode(*arrays, **how), spec.latent_axis)
-  error_BD = decoded_BD - target_BD
-  return error_BD, ops.row_dots(error_BD, *arrays[1:], **how)
+  return decoded_BD - target_BD, None
 
 
 def loss_and_grads(
@@ -162,7 +161,6 @@ def loss_and_grads(
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
   latents = params.latents
-  implementation = spec.implementation
   centred_BD = x_BD - params.b_dec_D[None, :]
   values_BK, indices_BK, selection = _select(params, centred_BD, spec, k)
   active_BK = values_BK > 0
@@ -179,21 +177,16 @@ def loss_and_grads(
   per_row = 1 / (rows * total_variance)
   grad_BD = (2 * per_row) * error_BD
 
-  grad_values_BK = jnp.where(active_BK, (2 * per_row) * dots_BK, 0)
   grads = auxk.LatentGrads(
-    w_enc_FD=ops.pair_grads(
-      grad_values_BK,
+    *ops.weight_grads(
+      values_BK,
       indices_BK,
+      params.w_dec_FD,
       centred_BD,
-      latents,
-      implementation=implementation,
-    ),
-    w_dec_FD=ops.pair_grads(
-      values_BK, indices_BK, grad_BD, latents, implementation=implementation
-    ),
-    b_enc_F=ops.pair_sums(
-      grad_values_BK, indices_BK, latents, implementation=implementation
-    ),
+      grad_BD,
+      None if dots_BK is None else (2 * per_row) * dots_BK,
+      implementation=spec.implementation,
+    )
   )
   aux, grads = auxk.add_auxk(
     grads,

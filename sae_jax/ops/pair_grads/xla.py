@@ -6,6 +6,9 @@ A block of 256 consecutive pairs is reduced to one row per distinct latent by a
 product with a 0/1 matrix, then added to those latents' rows. Blocks are taken
 in order and latents are distinct inside one, so no two additions race and the
 result does not change from run to run. Exact at any skew.
+
+Pairs with a coefficient of zero sort last and their blocks are not run: where
+latents are split over n shards, most of a shard's B·K slots are such.
 """
 
 import jax
@@ -20,7 +23,8 @@ def _sorted_pairs(coef_BK, indices_BK, latents):
   batch, k = coef_BK.shape
   pairs = batch * k
   padding = -pairs % _BLOCK
-  # Padding sorts last: its latent is F, one past the end.
+  # What adds nothing sorts last: its latent is F, one past the end.
+  indices_BK = jnp.where(coef_BK != 0, indices_BK, latents)
   latent_P = jnp.pad(
     indices_BK.reshape(-1), (0, padding), constant_values=latents
   )
@@ -29,10 +33,6 @@ def _sorted_pairs(coef_BK, indices_BK, latents):
   latent_P, pair_P = lax.sort((latent_P, pair_P), num_keys=1, is_stable=True)
   row_P = jnp.minimum(pair_P // k, batch - 1)
   return latent_P, row_P, coef_P[pair_P]
-
-
-def _blocks(array_P):
-  return array_P.reshape(-1, _BLOCK)
 
 
 def _add_block(out_FD, latent_P, rows_PD, latents):
@@ -55,14 +55,17 @@ def pair_grads(
   dtype = jnp.promote_types(coef_BK.dtype, jnp.float32)
   latent_P, row_P, coef_P = _sorted_pairs(coef_BK, indices_BK, latents)
 
-  def add(out_FD, block):
-    latent_P, row_P, coef_P = block
+  def add(block, out_FD):
+    latent_P, row_P, coef_P = (
+      lax.dynamic_slice_in_dim(a_P, block * _BLOCK, _BLOCK) for a_P in pairs
+    )
     rows_PD = coef_P.astype(dtype)[:, None] * x_BD[row_P].astype(dtype)
-    return _add_block(out_FD, latent_P, rows_PD, latents), None
+    return _add_block(out_FD, latent_P, rows_PD, latents)
 
+  pairs = (latent_P, row_P, coef_P)
+  used = -(-jnp.sum(latent_P < latents, dtype=jnp.int32) // _BLOCK)
   out_FD = jnp.zeros((latents, x_BD.shape[1]), dtype)
-  blocks = tuple(_blocks(a) for a in (latent_P, row_P, coef_P))
-  return lax.scan(add, out_FD, blocks)[0]
+  return lax.fori_loop(0, used, add, out_FD)
 
 
 def pair_sums(
