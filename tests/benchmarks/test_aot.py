@@ -47,8 +47,8 @@ def _aot(tmp_path, *arguments):
 
 
 # Sizes that no other axis can be mistaken for: a shard has 2048 latents and
-# 192 rows, of 8 pairs each.
-_SHAPES = ("--batch=384", "--d_model=256", "--latents=4096", "--k=8")
+# 768 rows, of 8 pairs each.
+_SHAPES = ("--batch=1536", "--d_model=256", "--latents=4096", "--k=8")
 
 
 def test_step_multiplies_and_sends_no_more_than_it_must(tmp_path):
@@ -62,7 +62,7 @@ def test_step_multiplies_and_sends_no_more_than_it_must(tmp_path):
   assert not [d for d in step["dense"] if d["normal"]]
   # Per row: candidates of both shards and the reconstruction; then gradients
   # of a shard's latents.
-  rows, latents = 192, 2048
+  rows, latents = 768, 2048
   most = rows * (2 * 8 + 256) + 2 * latents * (256 + 2)
   assert sum(c["bytes"] * c["times"] for c in usual) <= 1.1 * 4 * most
   names = {k["name"] for k in step["kernels"] if k["normal"]}
