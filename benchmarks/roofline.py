@@ -108,10 +108,6 @@ def _all_reduce(size: float, devices: int) -> float:
   return 2 * size * (devices - 1) / devices
 
 
-def _all_gather(size: float, devices: int) -> float:
-  return size * (devices - 1) / devices
-
-
 def stages(s: Shapes) -> list[Stage]:
   """The stages of `sae.losses` and `train.step`, float32 unless said.
 
@@ -120,41 +116,43 @@ def stages(s: Shapes) -> list[Stage]:
   """
   b, d, f, p = s.rows, s.d_model, s.owned, s.pairs
   weights, batch = 4 * f * d, 4 * b * d
-  candidates = 4 * b * min(s.k, f) * s.latent
+  # Eight times 15 counts per row find the k-th value of all shards.
+  counts = 0 if s.latent == 1 else 4 * 15 * b
   made = [
     # Master weights are read, their bfloat16 copy is written and read.
     Stage("encode", 2 * b * d * f, weights * 2 + batch, 0),
     Stage(
-      "exchange candidates",
+      "exchange of counts",
       0,
-      2 * candidates,
-      _all_gather(candidates, s.latent),
+      8 * (4 * b * min(s.k, f) + 2 * counts),
+      8 * _all_reduce(counts, s.latent),
     ),
     Stage("decode", 0, 4 * p * d + batch, 0),
     Stage("sum of decoded", 0, 2 * batch, _all_reduce(batch, s.latent)),
     Stage("error, statistics", 0, 3 * batch, 0),
-    Stage("gradient of values", 0, 4 * p * d + batch, 0),
-    Stage("weight gradients", 0, 2 * (4 * p * d + weights), 0),
+    # Of a pair: its row, its error and its decoder row.
+    Stage("weight gradients", 0, 3 * 4 * p * d + 2 * weights, 0),
     Stage(
       "sum of gradients",
       0,
       0 if s.data == 1 else 4 * weights,
       _all_reduce(2 * weights, s.data),
     ),
-    # Per matrix: weights, gradient, two moments in; all but the gradient out.
-    Stage("b_dec, Adam, projection", 0, 2 * 7 * weights + weights, 0),
+    # b_dec's gradient reads one matrix. Per matrix: weights, gradient and two
+    # moments in; all but the gradient out.
+    Stage("b_dec, Adam, projection", 0, weights + 2 * 7 * weights, 0),
   ]
   if s.dead:
     c = min(s.dead, f)
-    # Scores, chosen values, their gradient: [B, C]. 32 / 4 passes find the
-    # k-th of a row.
-    passes = 8 if s.latent * c > s.aux_k else 0
+    # Scores, chosen values, their gradient: [B, C]. The k-th of a row is found
+    # bit by bit.
+    passes = 32 if s.latent * c > s.aux_k else 0
     made.append(
       Stage(
         f"AuxK, {c:,} dead per device",
         5 * 2 * b * d * c,
         4 * b * c * (6 + passes) + 6 * batch + 4 * c * d * 8,
-        _all_reduce(batch, s.latent) + _all_reduce(passes * 60 * b, s.latent),
+        _all_reduce(batch, s.latent) + passes * _all_reduce(4 * b, s.latent),
       )
     )
   return made
