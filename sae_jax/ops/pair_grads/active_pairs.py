@@ -44,15 +44,30 @@ def capacities(slots: int) -> tuple[int, ...]:
   return (*(size for size in partial if size >= _SMALLEST), slots)
 
 
-def _to_front(active_BK, *arrays_BK):
-  """Moves every row's active slots to its front; order is kept."""
-  k = active_BK.shape[1]
+def to_front(
+  coef_BK: jax.Array, indices_BK: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Moves every row's active slots to its front; their order is kept.
+
+  A top-k with a ReLU needs no move, as its values descend.
+  """
+  active_BK = coef_BK != 0
+  k = coef_BK.shape[1]
   place_BK = lax.broadcasted_iota(jnp.int32, active_BK.shape, 1)
-  key_BK = jnp.where(active_BK, place_BK, k)
-  key_BK, *arrays_BK = lax.sort(
-    (key_BK, *arrays_BK), dimension=1, num_keys=1, is_stable=False
+
+  def move(coef_BK, indices_BK):
+    key_BK = jnp.where(active_BK, place_BK, k)
+    _, *moved_BK = lax.sort(
+      (key_BK, coef_BK, indices_BK), dimension=1, num_keys=1, is_stable=False
+    )
+    return tuple(moved_BK)
+
+  return lax.cond(
+    jnp.all(active_BK[:, 1:] <= active_BK[:, :-1]),
+    lambda *arrays: arrays,
+    move,
+    *(coef_BK, indices_BK),
   )
-  return key_BK < k, *arrays_BK
 
 
 def _slots(coef_BK, indices_BK):
@@ -93,17 +108,10 @@ def _listed(finish, coef_BK, indices_BK, multiple, *, sort):
   that it may be given slots that are not active.
   """
   slots = coef_BK.size
-  active_BK = coef_BK != 0
-  count = jnp.sum(active_BK, dtype=jnp.int32)
+  count = jnp.sum(coef_BK != 0, dtype=jnp.int32)
   sizes = capacities(slots)
   length = -(-slots // multiple) * multiple
-  # A top-k with a ReLU needs no move, as values descend.
-  _, indices_BK, coef_BK = lax.cond(
-    jnp.all(active_BK[:, 1:] <= active_BK[:, :-1]),
-    lambda *arrays: arrays,
-    _to_front,
-    *(active_BK, indices_BK, coef_BK),
-  )
+  coef_BK, indices_BK = to_front(coef_BK, indices_BK)
 
   def branch(capacity):
     def run():

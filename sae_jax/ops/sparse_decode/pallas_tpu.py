@@ -32,3 +32,18 @@ def sparse_decode(
     sizes=sizes,
     interpret=dispatch.interpret(),
   )
+
+
+def residual(
+  values_BK: jax.Array,
+  indices_BK: jax.Array,
+  w_dec_FD: jax.Array,
+  target_BD: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """See `api.residual`.
+
+  `ops.weight_grads` gets the products for less on a TPU; where it is what comes
+  next, they are dead code here and XLA removes them.
+  """
+  error_BD = sparse_decode(values_BK, indices_BK, w_dec_FD) - target_BD
+  return error_BD, chunked.row_dots_xla(error_BD, indices_BK, w_dec_FD)
