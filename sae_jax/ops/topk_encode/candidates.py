@@ -28,11 +28,13 @@ class Candidates:
   def certified(self, kth_B: jax.Array) -> jax.Array:
     """Whether all rows hold every latent that reaches `kth_B`, a bool.
 
-    Strict, as a dropped latent that ties with the k-th may be the lower one.
+    Strict, as a dropped latent that ties with the k-th may be the lower one; but
+    of latents that are masked it does not matter which are named.
     Kernels report a NaN as +inf, so a row that is not finite is not certified
     and the exact path shows what is wrong with it.
     """
     if self.bound_B is None:
       return jnp.ones((), bool)
     finite_B = self.values_BK[:, 0] < jnp.inf
-    return jnp.all((self.bound_B < kth_B) & finite_B)
+    complete_B = (self.bound_B < kth_B) | (self.bound_B == -jnp.inf)
+    return jnp.all(complete_B & finite_B)
