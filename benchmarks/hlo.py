@@ -9,10 +9,10 @@ because XLA's own cost analysis adds all branches and counts loop bodies once.
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Iterator
 
+import hlo_flops
 import hlo_text
 
 _COLLECTIVES = (
@@ -220,7 +220,11 @@ class Program:
     return [
       (flops, visit)
       for visit in self.visits
-      if (flops := _flops(visit, self.computations[visit.computation]))
+      if (
+        flops := hlo_flops.of_product(
+          visit.instruction, self.computations[visit.computation]
+        )
+      )
     ]
 
   def kernels(self) -> list[Kernel]:
@@ -256,57 +260,6 @@ def _group_size(groups: str) -> int:
     return groups[2:].split("}")[0].count(",") + 1
   iota = re.match(r"\[([\d,]+)\]", groups)
   return int(iota[1].split(",")[-1]) if iota else 1
-
-
-def _numbers(name: str, text: str) -> list[int]:
-  found = re.search(rf"\b{name}=\{{([\d,]*)\}}", text)
-  return [int(i) for i in found[1].split(",") if i] if found else []
-
-
-def _flops(visit: Visit, around: dict[str, hlo_text.Instruction]) -> int:
-  made = visit.instruction
-  if made.opcode == "dot":
-    left = around[made.operands[0]].arrays[0]
-    contracted = _numbers("lhs_contracting_dims", made.attributes)
-    return (
-      2 * made.arrays[0].elements * math.prod(left.shape[i] for i in contracted)
-    )
-  if made.opcode == "convolution":
-    left, right = (around[o].arrays[0].shape for o in made.operands)
-    return _convolution_flops(
-      left, right, made.arrays[0].shape, made.attributes
-    )
-  return 0
-
-
-def _convolution_flops(left, right, out, attributes) -> int:
-  """TPUs spell products as convolutions, batch axes as spatial ones."""
-  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
-  left_at, right_at, out_at = labels[1], labels[2], labels[3]
-  flops = 2 * out[out_at.index("b")] * out[out_at.index("f")]
-  flops *= right[right_at.index("i")]
-  window = re.search(r"window=\{([^}]*)\}", attributes)
-  settings = dict(s.split("=") for s in window[1].split()) if window else {}
-  for axis in sorted(c for c in out_at if c.isdigit()):
-    spatial = int(axis)
-    size = right[right_at.index(axis)]
-
-    def setting(name, default, spatial=spatial):
-      values = settings.get(name)
-      return values.split("x")[spatial] if values else default
-
-    low = int(setting("pad", "0_0").split("_")[0])
-    stride, spread, spread_right = (
-      int(setting(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate")
-    )
-    reach = (left[left_at.index(axis)] - 1) * spread
-    places = (
-      o * stride + k * spread_right - low
-      for o in range(out[out_at.index(axis)])
-      for k in range(size)
-    )
-    flops *= sum(0 <= p <= reach and p % spread == 0 for p in places)
-  return flops
 
 
 def _kernel(visit: Visit) -> Kernel | None:
