@@ -96,7 +96,7 @@ def rate_at(
   step = jnp.asarray(step, jnp.float32)
   up = (step + 1) / max(warmup, 1) if warmup else 1.0
   down = (steps - step) / max(decay, 1) if decay else 1.0
-  return peak * jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
+  return jnp.multiply(peak, jnp.clip(jnp.minimum(up, down), 0.0, 1.0))
 
 
 def remove_radial() -> optax.GradientTransformation:
@@ -184,8 +184,8 @@ def make_apply(
     params, mu, nu, grad_norm = move(
       params, grads, adam.mu, adam.nu, rate, count
     )
-    adam = optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
-    scale = optax.ScaleByScheduleState(optax.safe_increment(scale.count))
+    adam = adam._replace(count=count, mu=mu, nu=nu)
+    scale = scale._replace(count=optax.safe_increment(scale.count))
     return params, (radial, adam, scale, unit), grad_norm
 
   return apply
