@@ -127,7 +127,7 @@ def problems(spec: specs.Spec) -> Iterator[Problem]:
   yield Problem(
     "weight_grads",
     "float32",
-    weight_grads_api.weight_grads,
+    ops.weight_grads,
     (values_BK, indices_BK, w_FD, x_BD, x_BD, values_BK),
     4 * pairs * d + pairs,
     12 * pairs + 8 * b * d + 8 * f * d + 4 * f,
