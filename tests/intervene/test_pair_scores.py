@@ -92,7 +92,7 @@ def test_scores_equal_a_loop_of_whole_passes(model):
 @pytest.mark.parametrize(
   ("name", "kind", "first_difference"),
   [
-    ("gemma2", "several", True),
+    pytest.param("gemma2", "several", True, marks=pytest.mark.slow),
     pytest.param("llama", "several", False, marks=pytest.mark.slow),
     pytest.param("gpt2", "mlp", True, marks=pytest.mark.slow),
     pytest.param("gemma2", "pre", False, marks=pytest.mark.slow),

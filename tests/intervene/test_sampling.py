@@ -65,6 +65,7 @@ def test_greedy_answers_equal_torch_without_a_cache(model, where):
   assert len({str(some) for some in answers}) == N
 
 
+@pytest.mark.slow
 def test_interventions_draw_the_same_random_numbers(model):
   vectors_ND = VECTORS_ND.copy()
   vectors_ND[[0, 2]] = 0

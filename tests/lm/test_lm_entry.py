@@ -39,7 +39,7 @@ def _close(a, b, mask_BT=MASK_BT):
   ("name", "hook"),
   [
     ("llama", "blocks.1.hook_resid_post"),
-    ("gemma2", "blocks.1.hook_resid_pre"),
+    pytest.param("gemma2", "blocks.1.hook_resid_pre", marks=pytest.mark.slow),
     pytest.param("gpt2", "blocks.0.hook_resid_pre", marks=pytest.mark.slow),
   ],
 )
