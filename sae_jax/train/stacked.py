@@ -87,10 +87,9 @@ def make_stacked_step(
 
 
 def _all_at_once(configs, optimizer_configs, mesh, fixed):
-  """Every member's own step, side by side in one program.
+  """Every member's own step in one program, to the bit.
 
-  What runs on one thread in a step, gathers and sums of rows, then runs beside
-  another member's. Compile time and memory grow with S.
+  At the cost of copies of all members, and of compile time that grows with S.
   """
   steps = [
     step_lib.make_shard_step(config, optimizer_config, mesh, **fixed)
@@ -99,22 +98,17 @@ def _all_at_once(configs, optimizer_configs, mesh, fixed):
 
   def train(state_S, members_S, x_BD):
     del members_S
-    done = [step(_member(state_S, i), x_BD) for i, step in enumerate(steps)]
+    states = [_member(state_S, i) for i in range(len(steps))]
+    # Without these borders XLA cuts members out, and puts them back, inside
+    # the loops that compute them, and rounds otherwise than in a step alone.
+    states = lax.optimization_barrier(states)
+    done = [
+      step(state, x_BD) for step, state in zip(steps, states, strict=True)
+    ]
+    done = lax.optimization_barrier(done)
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *done)
 
   return train
-
-
-def _member(state_S, index):
-  """Member `index` as a program of its own would be given it."""
-
-  def take(a):
-    # XLA would fuse the slices of vectors into what uses them, which is then
-    # rounded otherwise than in a step of one dictionary. Matrices do not care,
-    # and would be copied.
-    return a[index] if a.ndim == 3 else lax.optimization_barrier(a[index])
-
-  return jax.tree.map(take, state_S)
 
 
 def _in_turn(configs, optimizer_configs, mesh, fixed):
@@ -130,9 +124,7 @@ def _in_turn(configs, optimizer_configs, mesh, fixed):
   def train(state_S, members_S, x_BD):
     def train_member(state_S, at):
       index, member = at
-      state = jax.tree.map(
-        lambda a: lax.dynamic_index_in_dim(a, index, keepdims=False), state_S
-      )
+      state = _member(state_S, index)
       state, scalars = step(state, x_BD, member)
       return _put(state_S, state, index), scalars
 
@@ -140,6 +132,12 @@ def _in_turn(configs, optimizer_configs, mesh, fixed):
     return lax.scan(train_member, state_S, (jnp.arange(count), members_S))
 
   return train
+
+
+def _member(state_S, index):
+  return jax.tree.map(
+    lambda a: lax.dynamic_index_in_dim(a, index, keepdims=False), state_S
+  )
 
 
 def _put(state_S, state, index):
