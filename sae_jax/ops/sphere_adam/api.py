@@ -11,8 +11,8 @@ from sae_jax import errors
 from sae_jax.ops import dispatch
 from sae_jax.ops.sphere_adam import cpu, formula, pallas_tpu, reference, xla
 
-# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count,
-#  grad_square, rule) -> Moved`.
+# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count, grad_square, rule) ->
+# Moved`.
 IMPLEMENTATIONS = {
   "reference": reference.sphere_adam,
   "cpu": cpu.sphere_adam,
@@ -43,9 +43,9 @@ def sphere_adam(
   """A step of Adam for a matrix whose rows stay on the unit sphere.
 
   The gradient loses its component along each row, Adam (Kingma & Ba 2015,
-  with bias corrections) moves the row, and the row is divided by its norm. Each
-  matrix is read once and written once, in its place where the caller donates
-  it. A row depends on nothing but itself. NaN and infinity in a gradient stay
+  with bias corrections) moves the row, and the row is divided by its norm. All
+  happens in one pass, in place where the caller donates ("reference" and "xla"
+  leave the passes to XLA). A row depends on nothing but itself. NaN and infinity in a gradient stay
   in its row and in `grad_square`.
 
   Args:

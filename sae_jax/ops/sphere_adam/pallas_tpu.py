@@ -3,8 +3,8 @@
 """TPU: a kernel that streams blocks of rows through VMEM, in place.
 
 Four matrices come in and three go out, each double-buffered; nothing else is
-in HBM. Bound by HBM: 28 bytes an element against about 50 vector operations.
-XLA's own three fusions read or write eleven matrices (libtpu 0.0.52).
+in HBM. Bound by HBM: 28 bytes an element against some 50 vector operations
+(estimated).
 """
 
 import functools

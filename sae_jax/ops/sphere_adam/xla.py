@@ -1,6 +1,11 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Works on every platform: the whole matrix at once, as XLA fuses it."""
+"""Works on every platform: the whole matrix at once, as XLA fuses it.
+
+Compiled for TPUs and for an H100, plain Adam reads and writes seven matrices,
+which is the least. With unit rows it is 11 on TPUs, and 14 and one temporary on
+the H100 (jaxlib 0.10.2, libtpu 0.0.52).
+"""
 
 import jax
 import jax.numpy as jnp
