@@ -45,8 +45,8 @@ def sphere_adam(
   The gradient loses its component along each row, Adam (Kingma & Ba 2015,
   with bias corrections) moves the row, and the row is divided by its norm. All
   happens in one pass, in place where the caller donates ("reference" and "xla"
-  leave the passes to XLA). A row depends on nothing but itself. NaN and infinity in a gradient stay
-  in its row and in `grad_square`.
+  leave the passes to XLA). A row depends on nothing but itself. NaN and
+  infinity in a gradient stay in its row and in `grad_square`.
 
   Args:
     row_FD: the parameters; with `unit_rows`, no row is zero.
