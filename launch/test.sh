@@ -20,7 +20,4 @@ venv=${VENV:-.venv-test}
 # torch first and pinned: another package's open range would take a larger build.
 make_environment "$venv" torch==2.13.0 -e '.[test,quickstart]'
 install_quickstart_model "$venv"
-# Work is stolen, not dealt out: what a module has made and compiled stays with
-# the worker that goes on with it.
-exec "$venv/bin/python" -m pytest -q -n 2 --dist=worksteal --durations=10 \
-  "${select[@]}" "$@"
+exec "$venv/bin/python" -m pytest -q -n 2 --durations=10 "${select[@]}" "$@"
