@@ -161,7 +161,7 @@ def _differences(configs, optimizer_configs):
   )
 
 
-def _varying(values, dtype):
+def _varying(values, dtype) -> Any:
   """The members' values [S]; None where they are the same."""
   return np.array(values, dtype) if len(set(values)) > 1 else None
 
@@ -224,10 +224,10 @@ def stack_states(
     errors.InputError: there are not `count` states, or they are for rows of
       different scale: a stacked step scales a batch once.
   """
-  state_S, first, seen = None, None, 0
+  place, state_S, first, seen = None, None, None, 0
   for seen, state in enumerate(states, 1):
     statistics = (float(state.scale), float(state.total_variance))
-    if state_S is None:
+    if place is None:
       first = statistics
       place, state_S = _new_stack(state, count)
     if seen > count or statistics != first:
