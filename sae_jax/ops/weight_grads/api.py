@@ -10,16 +10,22 @@ import jax.numpy as jnp
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
+from sae_jax.ops.sparse_decode import compacted
 from sae_jax.ops.weight_grads import pallas_tpu
 
 
 def _composed(implementation):
-  """Three operations after one another."""
+  """One operation after another."""
+  compacted_dots = implementation in ("xla", "pallas_gpu")
 
   def run(values_BK, indices_BK, w_dec_FD, x_BD, grad_BD, dots_BK):
     latents = w_dec_FD.shape[0]
     how = {"implementation": implementation}
-    if dots_BK is None:
+    if dots_BK is None and compacted_dots:
+      dots_BK = compacted.active_row_dots(
+        grad_BD, indices_BK, w_dec_FD, values_BK
+      )
+    elif dots_BK is None:
       dots_BK = sparse_decode_api.row_dots(grad_BD, indices_BK, w_dec_FD, **how)
     dots_BK = jnp.where(values_BK != 0, dots_BK, 0)
     return (
