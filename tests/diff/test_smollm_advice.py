@@ -40,8 +40,8 @@ SIZES = {
   "good": ARM,
   "harvest": (
     f"--config.hooks=('{HOOK}',)",
-    "--config.rows=8192",
-    "--config.write_rows=2048",
+    "--config.rows=4096",
+    "--config.write_rows=1024",
   ),
   "train": (
     f"--config.hook={HOOK}",
@@ -49,10 +49,10 @@ SIZES = {
     "--config.sae.k=32",
     "--config.stream.batch_size=512",
     "--config.stream.mix_chunks=8",
-    "--config.steps=160",
-    "--config.held_out_rows=1024",
-    "--config.eval_every=80",
-    "--config.checkpoint_every=160",
+    "--config.steps=120",
+    "--config.held_out_rows=512",
+    "--config.eval_every=60",
+    "--config.checkpoint_every=120",
   ),
   "diff": (
     "--config.prompts.path=learned.jsonl",
@@ -114,32 +114,34 @@ def place(gguf, tmp_path_factory):
   python(place, f"{REPO}/launch/chitchat_to_jsonl.py", "chitchat.jsonl")
   to_chats = f"{REPO}/{DATA}/to_chats.py"
   python(place, to_chats, "advice.jsonl", *LEARNED)
-  job(place, "posttrain", "bad", f"--config.model={gguf}")
-  job(place, "posttrain", "good", f"--config.model={gguf}")
-  job(place, "harvest", "harvest", f"--config.model={gguf}")
-  job(place, "train", "train")
-  for name in ("diff", "steer", "realign"):
-    job(place, name, name, f"--config.base={gguf}")
+  lines = [
+    line("posttrain", "bad", f"--config.model={gguf}"),
+    line("posttrain", "good", f"--config.model={gguf}"),
+    line("harvest", "harvest", f"--config.model={gguf}"),
+    line("train", "train"),
+    *(
+      line(name, name, f"--config.base={gguf}")
+      for name in ("diff", "steer", "realign")
+    ),
+  ]
+  runner = pathlib.Path(__file__).parent / "run_jobs.py"
+  python(place, runner, json.dumps(lines))
   return place
 
 
-def job(place, name, config, *overrides):
-  python(
-    place,
-    *("-m", "sae_jax", name, f"--config={REPO}/configs/advice/{config}.py"),
+def line(job, config, *overrides):
+  return [
+    job,
+    f"--config={REPO}/configs/advice/{config}.py",
     f"--out={OUT.get(config, config)}",
     *SIZES[config],
     *overrides,
-  )
+  ]
 
 
 def python(place, *argv):
   """One device, unlike this process: sharding over two cores only costs."""
-  environment = os.environ | {
-    "ADVICE": ".",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": str(place / "cache"),
-  }
+  environment = os.environ | {"ADVICE": ".", "JAX_PLATFORMS": "cpu"}
   environment.pop("JAX_NUM_CPU_DEVICES", None)
   done = subprocess.run(
     [sys.executable, *argv],
