@@ -73,6 +73,7 @@ def mesh(
   described: topologies.TopologyDescription, data: int, latent: int
 ) -> jax.sharding.Mesh:
   """The mesh `(sae, data, latent)` of 1 x data x latent described devices."""
-  if len(described.devices) == 1:
-    return mesh_lib.make(mesh_lib.MeshConfig(latent=1), described.devices)
+  if data * latent == 1:  # one device of a topology that has several
+    config = mesh_lib.MeshConfig(latent=1)
+    return mesh_lib.make(config, described.devices[:1])
   return topologies.make_mesh(described, (1, data, latent), mesh_lib.AXES)
