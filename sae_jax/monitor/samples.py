@@ -77,8 +77,8 @@ def _sample(
   record: Mapping[str, Any],
   place: str,
 ) -> Sample:
-  messages, *answer = records.completion(record, config.completion)
-  completion = _text(*answer, place)
+  messages, at, field = records.completion(record, config.completion)
+  completion = _text(at, field, place)
   prompt, shown = _prompt(config, tokenizer, messages, record, place)
   reference_text, reference = "", None
   if config.reference and config.reference != config_lib.OWN_ANSWER:

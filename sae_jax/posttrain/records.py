@@ -37,8 +37,8 @@ def examples(
   limit = min(config.max_length, positions or config.max_length)
   found = []
   for place, record in _records(config.path, config.topics, config.limit):
-    messages, *answer = records_lib.completion(record, config.completion)
-    text = _text(*answer, place)
+    messages, at, field = records_lib.completion(record, config.completion)
+    text = _text(at, field, place)
     prompt = prompts_lib.prompt_tokens(
       {**record, "messages": messages},
       place,
