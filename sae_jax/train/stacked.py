@@ -4,6 +4,10 @@
 
 The state is that of one dictionary with a leading axis S, split over the mesh
 axis `sae`. A batch is read and scaled once.
+
+On two cores, as two CPU devices with mesh.sae=2, eight members (B=2048, D=576,
+F=4096, K=32) took 0.71 of the time of eight separate steps; on one CPU device,
+where they are equal to the bit, 1.1.
 """
 
 import dataclasses
