@@ -134,7 +134,10 @@ def _listed(finish, coef_BK, indices_BK, multiple, *, sort):
     return run
 
   index = jnp.searchsorted(jnp.array(sizes), count)
-  return Pairs(*lax.switch(index, [branch(size) for size in sizes]), count)
+  owner_P, source_P, coef_P = lax.switch(
+    index, [branch(size) for size in sizes]
+  )
+  return Pairs(owner_P, source_P, coef_P, count)
 
 
 def by_latent(

@@ -32,8 +32,9 @@ def sparse_decode(
 
   def of_rows(last_R, values_RK, indices_RK):
     def add(group, out_RD):
-      columns = (_columns(a, group) for a in (values_RK, indices_RK))
-      return out_RD + reference.sparse_decode(*columns, w_dec_FD)
+      values_RC = _columns(values_RK, group)
+      indices_RC = _columns(indices_RK, group)
+      return out_RD + reference.sparse_decode(values_RC, indices_RC, w_dec_FD)
 
     dtype = jnp.promote_types(values_RK.dtype, jnp.float32)
     out_RD = jnp.zeros((values_RK.shape[0], width), dtype)
