@@ -17,10 +17,8 @@ from jax import lax
 
 from sae_jax import ops
 from sae_jax.ops.topk_encode import api as topk_api
-from sae_jax.ops.topk_encode import approx
-from sae_jax.ops.topk_encode import sharded
+from sae_jax.ops.topk_encode import approx, sharded
 from sae_jax.sae import auxk, dictionary
-
 
 _RECALL_ROWS = 16  # per data shard, that an approximate top-k is checked on
 
@@ -198,10 +196,9 @@ def loss_and_grads(
     spec,
     aux_coefficient,
   )
-  if aux_coefficient is None:
-    aux_coefficient = spec.aux_coefficient
+  weight = spec.aux_coefficient if aux_coefficient is None else aux_coefficient
   # A NaN must not be hidden by an active set that is empty because of it.
-  loss = square_error * per_row + aux_coefficient * aux
+  loss = square_error * per_row + weight * aux
 
   fired_F = jnp.zeros((latents,), jnp.int32)
   fired_F = fired_F.at[indices_BK].max(active_BK.astype(jnp.int32))

@@ -26,6 +26,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from sae_jax import errors
 from sae_jax.ops import tpu_chips
 from sae_jax.ops.pair_grads import active_pairs
 
@@ -37,6 +38,8 @@ _PARTS = 2
 # Of buffers: chunks of 128 rows of 16 KiB keep HBM busy, more gains nothing.
 _VMEM_BYTES = 32 << 20
 _MOST = 128  # pairs of a chunk, owners of a tile
+# The work list is prefetched to scalar memory, 1 MiB.
+_MOST_PAIRS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,7 @@ def walk(
 
   Args:
     addends: called while the kernel is traced.
-    pairs: at most about 4 million, a multiple of `sizes.chunk`.
+    pairs: at most 4,194,304, a multiple of `sizes.chunk`.
     sources: [R, S, 128] from `row_tiles`; row `source[p]` of each is read.
     owned: float32 [owners, width]; row `owner[p]` of each is read.
     owners: O; those without pairs get zeros.
@@ -161,7 +164,16 @@ def walk(
     sizes: multiples of 8.
     interpret: run without a TPU.
     name: of the kernel in profiles.
+
+  Raises:
+    errors.InputError: there are more pairs.
   """
+  if pairs.owner_P.shape[0] > _MOST_PAIRS:
+    raise errors.InputError(
+      f"{name}: {pairs.owner_P.shape[0]} pairs of rows and active latents on a"
+      f" device; at most {_MOST_PAIRS}: take fewer rows per step, or more"
+      " devices for them (mesh.data)"
+    )
   items = make_items(pairs, owners, sizes)
   chunks = pairs.owner_P.shape[0] // sizes.chunk
 

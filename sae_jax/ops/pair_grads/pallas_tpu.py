@@ -9,7 +9,6 @@ from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import active_pairs, cpu, gather_sums_tpu, xla
 
 # The kernel's work list takes 8 bytes a chunk of the core's 1 MiB of SMEM.
-_MOST_SLOTS = 1 << 22
 
 
 def pair_grads(

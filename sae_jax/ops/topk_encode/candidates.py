@@ -28,8 +28,8 @@ class Candidates:
   def certified(self, kth_B: jax.Array) -> jax.Array:
     """Whether all rows hold every latent that reaches `kth_B`, a bool.
 
-    Strict, as a dropped latent that ties with the k-th may be the lower one; but
-    of latents that are masked it does not matter which are named.
+    Strict, as a dropped latent that ties with the k-th may be the lower one;
+    but of latents that are masked it does not matter which are named.
     Kernels report a NaN as +inf, so a row that is not finite is not certified
     and the exact path shows what is wrong with it.
     """
