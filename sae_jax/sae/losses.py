@@ -17,7 +17,8 @@ from jax import lax
 
 from sae_jax import ops
 from sae_jax.ops.topk_encode import api as topk_api
-from sae_jax.ops.topk_encode import approx, sharded
+from sae_jax.ops.topk_encode import approx, buckets, sharded
+from sae_jax.ops.topk_encode import candidates as candidates_lib
 from sae_jax.sae import auxk, dictionary
 
 _RECALL_ROWS = 16  # per data shard, that an approximate top-k is checked on
@@ -86,9 +87,7 @@ def _select(params, centred_BD, spec, fewer):
     min(spec.k, params.latents),
   )
   if spec.recall_target is None:
-    found = topk_api.topk_candidates(
-      *arrays, implementation=spec.implementation
-    )
+    found = _candidates(*arrays, spec)
   else:
     found = approx.candidates(*arrays, spec.recall_target)
 
@@ -99,6 +98,11 @@ def _select(params, centred_BD, spec, fewer):
     return (found.values_BK, found.indices_BK, count_B), kth_B
 
   best, kth_B = chosen(found)
+  # As wide as what doing it again finds; indices stay in range.
+  pad = functools.partial(
+    jnp.pad, pad_width=((0, 0), (0, arrays[3] - best[0].shape[1]))
+  )
+  best = pad(best[0]), pad(best[1]), best[2]
   redone = jnp.zeros((), jnp.int32)
   if found.bound_B is not None:
     # All shards take the same branch: there is an exchange in it.
@@ -121,6 +125,32 @@ def _select(params, centred_BD, spec, fewer):
   values_BK = jnp.where(kept_BK, jax.nn.relu(pre_BK), 0)
   values_BK = values_BK.astype(centred_BD.dtype)
   return values_BK, indices_BK, {"redone": redone, "recall": recall}
+
+
+def _candidates(x_BD, w_enc_FD, b_enc_F, k, spec):
+  """The shard's best: as many as hardly ever are too few, with a bound.
+
+  Of the K winners of a row about K/n lie on one of n shards. What is sought is
+  exceeded once in 1/ODDS batches if winners lie at random; the bound tells.
+  """
+  sought = k
+  if spec.latent_axis is not None:
+    shards = lax.axis_size(spec.latent_axis)
+    rows = x_BD.shape[0]
+    sought = next(
+      n
+      for n in range(1, k + 1)
+      if n == k or buckets.odds(spec.k, rows, n, shards) <= buckets.ODDS
+    )
+  found = topk_api.topk_candidates(
+    x_BD, w_enc_FD, b_enc_F, sought, implementation=spec.implementation
+  )
+  if sought == k:
+    return found
+  bound_B = found.values_BK[:, -1]
+  if found.bound_B is not None:
+    bound_B = jnp.maximum(bound_B, found.bound_B)
+  return candidates_lib.Candidates(found.values_BK, found.indices_BK, bound_B)
 
 
 def _recall(pre_RK, count_R, kth_R, spec):
