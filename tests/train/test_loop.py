@@ -145,19 +145,21 @@ def test_killed_and_resumed_is_bit_equal(config_file, reference, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_at_random_points_is_bit_equal(
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_ten_random_points_is_bit_equal(
   config_file, reference, tmp_path, seed
 ):
-  """Twice in each run, from before the first step to after the last."""
+  """One run, from before the first step to after the last."""
   rng = random.Random(seed)
   out = tmp_path / "run"
-  process = start(config_file, out)
-  wait_for_step(process, out, rng.randrange(STEPS + 1))
-  time.sleep(rng.random() * 0.05)
-  process.kill()
-  process.communicate()
-  kill_and_resume(config_file, out, rng.randrange(STEPS + 1))
+  for at_step in sorted(rng.randrange(STEPS + 1) for _ in range(10)):
+    process = start(config_file, out)
+    wait_for_step(process, out, at_step)
+    time.sleep(rng.random() * 0.05)
+    process.kill()
+    process.communicate()
+  code, _, stderr = finish(start(config_file, out))
+  assert code == 0, stderr
   assert_same_run(out, reference)
 
 
