@@ -18,7 +18,7 @@ import pathlib
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -166,10 +166,17 @@ def write_json_atomic(path: pathlib.Path, value: Any) -> None:
 
 def write_bytes_atomic(path: pathlib.Path, data: bytes) -> None:
   """Writes aside, syncs, renames: after a crash, the old file or the new."""
+  with replacing(path) as file:
+    file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """An empty file that takes the place of `path` when the block ends well."""
   aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
     with open(aside, "wb") as file:
-      file.write(data)
+      yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(aside, path)

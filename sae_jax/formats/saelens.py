@@ -7,17 +7,20 @@ A directory with `sae_weights.safetensors` (`W_enc` [D, F], `W_dec` [F, D],
 without it is not a dictionary.
 """
 
+import functools
 import json
 import os
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from sae_jax import artifacts, errors, sae, version
+from sae_jax.formats import streamed
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -46,21 +49,14 @@ def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
   """Writes the directory `path`, float32, atomically file by file.
 
   `dictionary.metadata` goes into `cfg.json`, with SAELens's defaults for what
-  it lacks. A dictionary that is in `path` loses its `cfg.json` first.
+  it lacks. A dictionary that is in `path` loses its `cfg.json` before its
+  weights. Where several processes train, all of them call this and the first
+  one writes; no host holds more than a block of rows besides its own part.
 
   Raises:
     errors.InputError: a weight is NaN or infinite.
   """
   path = pathlib.Path(path)
-  p = dictionary.params
-  # safetensors writes the memory as it lies, whatever an array's strides say.
-  tensors = {
-    "W_enc": np.ascontiguousarray(np.asarray(p.w_enc_FD, np.float32).T),
-    "W_dec": np.ascontiguousarray(p.w_dec_FD, np.float32),
-    "b_enc": np.asarray(p.b_enc_F, np.float32),
-    "b_dec": np.asarray(p.b_dec_D, np.float32),
-  }
-  _check_finite(tensors, "the dictionary to save")
   config = {
     "architecture": "topk",
     "k": dictionary.k,
@@ -78,9 +74,26 @@ def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
       **dictionary.metadata,
     },
   }
+  p = dictionary.params
+  write_weights = functools.partial(
+    streamed.write,
+    arrays={
+      "W_enc": p.w_enc_FD,
+      "W_dec": p.w_dec_FD,
+      "b_enc": p.b_enc_F,
+      "b_dec": p.b_dec_D,
+    },
+    transposed=("W_enc",),
+    check=functools.partial(_check_finite, "the dictionary to save"),
+  )
+  if jax.process_index():
+    write_weights(None)
+    return
   path.mkdir(parents=True, exist_ok=True)
-  (path / CONFIG).unlink(missing_ok=True)
-  artifacts.write_bytes_atomic(path / WEIGHTS, safetensors.numpy.save(tensors))
+  with artifacts.replacing(path / WEIGHTS) as file:
+    write_weights(file)
+    # Only now: until here, what was in `path` is whole.
+    (path / CONFIG).unlink(missing_ok=True)
   artifacts.write_json_atomic(path / CONFIG, config)
 
 
@@ -104,7 +117,8 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   config = _read_config(path / CONFIG)
   tensors = _read_weights(path / WEIGHTS)
   _check_shapes(tensors, config, path)
-  _check_finite(tensors, os.fspath(path / WEIGHTS))
+  for name, array in tensors.items():
+    _check_finite(os.fspath(path / WEIGHTS), name, array)
   params = _fold(tensors, config)
   return sae.make_sae(params, config["k"], config["metadata"])
 
@@ -252,10 +266,9 @@ def _check_shapes(tensors, config, path: pathlib.Path) -> None:
       )
 
 
-def _check_finite(tensors, where: str) -> None:
-  for name, array in tensors.items():
-    if not np.isfinite(array).all():
-      raise errors.InputError(f"{where}: {name} holds NaN or infinity")
+def _check_finite(where: str, name: str, array: np.ndarray) -> None:
+  if not np.isfinite(array).all():
+    raise errors.InputError(f"{where}: {name} holds NaN or infinity")
 
 
 def _fold(tensors, config) -> sae.Params:

@@ -10,7 +10,6 @@ Nothing in the loop waits for the step that it has just started.
 import pathlib
 
 import jax
-from jax.experimental import multihost_utils
 
 from sae_jax import (
   checkpoint,
@@ -106,9 +105,6 @@ def train(
 
 
 def _export(config, state, metadata, directory) -> None:
-  """Writes the dictionary; the first process gathers it in host memory."""
+  """Writes the dictionary, block by block; the first process writes."""
   dictionary = state_lib.to_sae(state, config.sae, metadata)
-  if jax.process_count() > 1:
-    dictionary = multihost_utils.process_allgather(dictionary, tiled=True)
-  if jax.process_index() == 0:
-    formats.save_sae(dictionary, str(directory))
+  formats.save_sae(dictionary, str(directory))

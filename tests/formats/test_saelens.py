@@ -172,14 +172,12 @@ def test_damaged_weights_are_refused(tmp_path):
 
 def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
   formats.save_sae(_dictionary(), tmp_path)
-  write = artifacts.write_bytes_atomic
 
-  def write_then_fail(path, data):
-    write(path, data)
+  def fail(path, value):
     raise OSError("no space left on device")
 
   # New weights are in place, the configuration that belongs to them is not.
-  monkeypatch.setattr(artifacts, "write_bytes_atomic", write_then_fail)
+  monkeypatch.setattr(artifacts, "write_json_atomic", fail)
   with pytest.raises(OSError, match="no space"):
     formats.save_sae(_dictionary(1), tmp_path)
   with pytest.raises(errors.InputError, match="holds no dictionary"):
