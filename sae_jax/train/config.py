@@ -10,14 +10,28 @@ from sae_jax.train import optimizer as optimizer_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MemberConfig:
+  """What one dictionary of a sweep has of its own; None: what the run has."""
+
+  k: int | None = None
+  seed: int | None = None
+  learning_rate: float | None = None  # the peak
+  aux_coefficient: float | None = None
+  hook: str | None = None  # of the same store, as wide as the others
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """One dictionary on one hook of one store."""
+  """One dictionary on one hook of one store, or a sweep of several."""
 
   store: str  # path or URL of a store, finished or bounded
   hook: str  # such as "blocks.9.hook_resid_post"
   sae: sae.SaeConfig
   stream: stream.StreamConfig
   steps: int
+  # Dictionaries that one compiled step trains on one reading of the rows, each
+  # as `members` says it would be trained alone. (): one dictionary.
+  sweep: tuple[MemberConfig, ...] = ()
   # A store paired with `store`, such as the base model's: the dictionary is of
   # the differences `store` − `minus`.
   minus: str = ""
@@ -57,6 +71,8 @@ class TrainConfig:
         f" log_every={self.log_every}; held-out metrics are logged with the"
         " step's own"
       )
+    if self.sweep:
+      _check_sweep(self)
 
 
 # What a resumed run may change: it does not enter the numbers. (On another mesh
@@ -72,3 +88,53 @@ MAY_CHANGE = (
   "log_every",
   "wandb_project",
 )
+
+
+def members(config: TrainConfig) -> tuple[TrainConfig, ...]:
+  """The run of its own that each dictionary of the sweep is equal to.
+
+  Raises:
+    errors.InputError: there can be no such run.
+  """
+  return tuple(_member(config, index) for index in range(len(config.sweep)))
+
+
+def _member(config: TrainConfig, index: int) -> TrainConfig:
+  own = config.sweep[index]
+  try:
+    return dataclasses.replace(
+      config,
+      sweep=(),
+      sae=_with(config.sae, k=own.k, aux_coefficient=own.aux_coefficient),
+      optimizer=_with(config.optimizer, learning_rate=own.learning_rate),
+      seed=config.seed if own.seed is None else own.seed,
+      hook=own.hook or config.hook,
+    )
+  except errors.InputError as error:
+    raise errors.InputError(f"sweep[{index}]: {error}") from None
+
+
+def _with(config, **own):
+  given = {name: value for name, value in own.items() if value is not None}
+  return dataclasses.replace(config, **given)
+
+
+def _check_sweep(config: TrainConfig) -> None:
+  for index, member in enumerate(config.sweep):
+    if not isinstance(member, MemberConfig):
+      raise errors.InputError(
+        f"sweep[{index}] is {member!r}: give MemberConfig(k=…, …)"
+      )
+    if config.init_from and member.seed is not None:
+      raise errors.InputError(
+        f"sweep[{index}].seed={member.seed}: a seed draws the first rows, but"
+        f" these are those of init_from={config.init_from}; leave one out"
+      )
+  found = members(config)
+  for index, member in enumerate(found):
+    if member in found[:index]:
+      raise errors.InputError(
+        f"sweep[{found.index(member)}] and sweep[{index}] are one and the same"
+        " dictionary; let them differ in k, seed, learning_rate,"
+        " aux_coefficient or hook"
+      )
