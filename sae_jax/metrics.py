@@ -19,10 +19,16 @@ from typing import Any, Self
 
 import jax
 import tqdm
-from tensorboardX import record_writer
-from tensorboardX.proto import event_pb2, summary_pb2
 
 from sae_jax import artifacts, errors
+
+# tensorboardX imports torch where it is installed: 2 s that no job needs.
+sys.modules.setdefault("torch", None)  # pyrefly: ignore[no-matching-overload]
+from tensorboardX import record_writer  # noqa: E402
+from tensorboardX.proto import event_pb2, summary_pb2  # noqa: E402
+
+if sys.modules["torch"] is None:
+  del sys.modules["torch"]
 
 _FLUSH_SECONDS = 10.0
 
@@ -51,6 +57,11 @@ class Writer:
     }
     self._file.write(json.dumps({"step": step, **line}) + "\n")
     self._board.write(step, values)
+    if self._wandb is not None:
+      self._wandb.log(dict(values), step=step)
+
+  def write_remote(self, step: int, values: Mapping[str, float]) -> None:
+    """Sends values that are in another directory's files to wandb alone."""
     if self._wandb is not None:
       self._wandb.log(dict(values), step=step)
 
