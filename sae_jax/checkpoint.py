@@ -2,45 +2,71 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saves and restores (train state, stream position); the only use of orbax.
 
-A checkpoint is written aside and renamed when whole. One that cannot be read
-is set aside with a message and the one before it is used.
+A checkpoint is written aside and renamed when whole, each process its own part,
+while training goes on. One that is damaged is set aside with a message and the
+one before it is used.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from sae_jax import errors
 
 T = TypeVar("T")
 
-# What orbax and TensorStore raise for files that are missing, short or damaged.
+# What orbax and TensorStore raise for files that are missing, short or damaged,
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError)
-
-
+# and what is in the message when they may be whole but cannot be reached now.
+_UNREACHABLE = re.compile(
+  "PERMISSION_DENIED|Permission denied|UNAUTHENTICATED|UNAVAILABLE"
+  "|DEADLINE_EXCEEDED|Input/output error"
+)
 _UNWRITABLE = (ValueError, OSError, RuntimeError)
+# What is read to restore a part of an array: on a mesh with more devices than
+# the one that saved it, a shard as it was written is more than a device needs.
+_CHUNK_BYTES = 64 << 20
+_SPREAD = 0x9E3779B1  # odd, near 2^32 over the golden ratio
 
 
 class Checkpoints:
-  """The checkpoints of one run: `DIRECTORY/STEP/`, newest `keep` of them."""
+  """The checkpoints of one run: `DIRECTORY/STEP/`."""
 
-  def __init__(self, directory: pathlib.Path, *, keep: int = 2):
+  def __init__(
+    self, directory: pathlib.Path, *, keep: int = 2, keep_every: int = 0
+  ):
+    """Keeps the newest ones, and for good those at certain steps.
+
+    Args:
+      directory: is made if it is not there; the same one for all processes.
+      keep: how many of the newest.
+      keep_every: those at its multiples stay, besides; 0: none.
+    """
     self._directory = directory
+    policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+    if keep_every:
+      policies.append(checkpoint_managers.EveryNSteps(keep_every))
     self._manager = ocp.CheckpointManager(
       directory,
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,
       ),
     )
+    self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+    self._after: list[concurrent.futures.Future[None]] = []
 
   def steps(self) -> list[int]:
     """The steps that have a whole checkpoint, oldest first."""
@@ -52,6 +78,12 @@ class Checkpoints:
     Args:
       state: gives structure, shapes, dtypes and shardings; its values are not
         used. Arrays are read onto these shardings, whatever mesh saved them.
+
+    Raises:
+      errors.InputError: the newest one cannot be reached: no permission, or
+        the disk or the network does not answer.
+      errors.Interrupted: one of several processes found its part damaged; the
+        checkpoint was set aside.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     for step in reversed(self.steps()):
@@ -66,6 +98,12 @@ class Checkpoints:
         position = found["stream"]["position"]
         expected = found["stream"]["state_fingerprint"]
       except _UNREADABLE as error:
+        if _UNREACHABLE.search(str(error)):
+          raise errors.InputError(
+            f"checkpoint {step} in {self._directory} cannot be read now"
+            f" ({_first_line(error)}); check its owner and mode, and the disk"
+            " or network that it is on, then run the same command again"
+          ) from None
         self._set_aside(step, f"{type(error).__name__}: {error}")
         continue
       if _fingerprint(found["state"]) != expected:
@@ -74,34 +112,70 @@ class Checkpoints:
       return found["state"], position
     return None
 
-  def save(self, step: int, state: Any, stream: dict[str, Any]) -> None:
+  def save(
+    self,
+    step: int,
+    state: Any,
+    stream: dict[str, Any],
+    *,
+    saved: Callable[[], None] | None = None,
+  ) -> None:
     """Starts a save and returns when `state` may be donated.
 
     A step that is there already (a run stopped right after it resumed) is not
     saved again: equal steps have equal states.
 
+    Args:
+      step: how many steps were done.
+      state: arrays, split over the devices in any way.
+      stream: the position, for JSON.
+      saved: called in another thread once this checkpoint is on disk whole;
+        what it raises, a later call of a method here raises.
+
     Raises:
       OSError: this or the save before it failed; ENOSPC if the disk is full.
     """
-    if step in self._manager.all_steps():
-      return
-    record = {"position": stream, "state_fingerprint": _fingerprint(state)}
-    with self._disk_full_said():
-      self._manager.save(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), stream=ocp.args.JsonSave(record)
-        ),
-      )
+    self._raise_late(wait=False)
+    if step not in self._manager.all_steps():
+      record = {"position": stream, "state_fingerprint": _fingerprint(state)}
+      in_chunks = ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES)
+      with self._disk_full_said():
+        self._manager.save(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardSave(
+              state, save_args=jax.tree.map(lambda _: in_chunks, state)
+            ),
+            stream=ocp.args.JsonSave(record),
+          ),
+        )
+    if saved is not None:
+      self._after.append(self._pool.submit(self._once_saved, saved))
 
   def wait(self) -> None:
     """Returns when every started save is on disk; raises if one failed."""
     with self._disk_full_said():
       self._manager.wait_until_finished()
+    self._raise_late(wait=True)
 
   def close(self) -> None:
-    with self._disk_full_said():
-      self._manager.close()
+    try:
+      with self._disk_full_said():
+        self._manager.close()
+    finally:
+      self._pool.shutdown()
+    self._raise_late(wait=True)
+
+  def _once_saved(self, saved: Callable[[], None]) -> None:
+    try:
+      self._manager.wait_until_finished()
+    except _UNWRITABLE:
+      return  # the thread that saves raises it too
+    saved()
+
+  def _raise_late(self, *, wait: bool) -> None:
+    while self._after and (wait or self._after[0].done()):
+      self._after.pop(0).result()
 
   @contextlib.contextmanager
   def _disk_full_said(self) -> Iterator[None]:
@@ -117,14 +191,23 @@ class Checkpoints:
 
   def _set_aside(self, step: int, reason: str) -> None:
     aside = self._directory / f"damaged-{step}"
-    (self._directory / str(step)).rename(aside)
-    self._manager.reload()
-    print(
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+      (self._directory / str(step)).rename(aside)
+    said = (
       f"checkpoint {step} in {self._directory} cannot be used"
-      f" ({reason.strip().splitlines()[0][:200]}); it was moved to {aside.name}"
-      " and the one before it is used",
-      file=sys.stderr,
+      f" ({_first_line(reason)}); it was moved to {aside.name}"
     )
+    if jax.process_count() > 1:
+      # The others may have read their parts, and wait for this process.
+      raise errors.Interrupted(
+        f"{said}: run the same command again to go on from the one before it"
+      )
+    self._manager.reload()
+    print(f"{said} and the one before it is used", file=sys.stderr)
+
+
+def _first_line(text: object) -> str:
+  return str(text).strip().splitlines()[0][:200]
 
 
 def _fingerprint(state: Any) -> list[int]:
@@ -138,9 +221,10 @@ def _bit_sums(leaves: list[jax.Array]) -> list[jax.Array]:
   for leaf in leaves:
     unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-    # Position-dependent odd weights: swapped or shifted blocks show too.
-    if leaf.ndim:
-      axis = leaf.ndim - 1
-      bits *= 2 * jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) + 1
-    sums.append(jnp.sum(bits, dtype=jnp.uint32))
+    # Odd weights by position: values, rows or blocks that are swapped show too.
+    place = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis in range(leaf.ndim):
+      along = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+      place = place * jnp.uint32(_SPREAD) + along
+    sums.append(jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32))
   return sums

@@ -3,13 +3,14 @@
 """Checkpoints: asynchronous, atomic, and skipped when damaged."""
 
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import checkpoint, mesh
+from sae_jax import checkpoint, errors, mesh
 
 
 def make_state(value, config=None):
@@ -122,3 +123,90 @@ def test_the_fingerprint_sees_swapped_values():
 
   assert fingerprint([1, 2, 3]) != fingerprint([2, 1, 3])
   assert fingerprint([1, 2, 3]) == fingerprint([1, 2, 3])
+
+
+def test_the_newest_and_every_so_many_steps_are_kept(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, keep_every=10)
+  for step in range(5, 40, 5):
+    checkpoints.save(step, make_state(step), {})
+  checkpoints.close()
+  assert checkpoint.Checkpoints(tmp_path).steps() == [10, 20, 30, 35]
+
+
+def test_what_waits_for_a_checkpoint_runs_when_it_is_on_disk(tmp_path):
+  seen = []
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  state = make_state(0)
+
+  def look():
+    seen.append((tmp_path / "5" / "state").is_dir())
+
+  checkpoints.save(5, state, {}, saved=look)
+  checkpoints.wait()
+  assert seen == [True]
+  checkpoints.save(5, state, {}, saved=look)  # it is there already
+  checkpoints.close()
+  assert seen == [True, True]
+
+
+def test_what_fails_after_a_save_is_raised_by_the_next_call(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+
+  def fail():
+    raise errors.InputError("no permission to release")
+
+  checkpoints.save(5, make_state(5), {}, saved=fail)
+  with pytest.raises(errors.InputError, match="no permission to release"):
+    checkpoints.wait()
+  checkpoints.close()
+
+
+def test_a_save_that_fails_does_not_count_as_saved(tmp_path, monkeypatch):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  called = []
+  plain = checkpoints._manager.wait_until_finished
+
+  def wait():
+    if threading.current_thread() is threading.main_thread():
+      return plain()
+    raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+  monkeypatch.setattr(checkpoints._manager, "wait_until_finished", wait)
+  checkpoints.save(5, make_state(5), {}, saved=lambda: called.append(5))
+  checkpoints.close()
+  assert not called
+
+
+def test_a_checkpoint_that_cannot_be_reached_stays_where_it_is(
+  tmp_path, monkeypatch
+):
+  save_three(tmp_path)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+
+  def refuse(*args, **kwargs):
+    raise ValueError("PERMISSION_DENIED: Error opening file")
+
+  monkeypatch.setattr(checkpoints._manager, "restore", refuse)
+  with pytest.raises(errors.InputError, match="cannot be read now"):
+    checkpoints.restore_latest(make_state(0))
+  checkpoints.close()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "5"]
+
+
+def test_one_of_several_processes_gives_up_rather_than_go_on_alone(
+  tmp_path, monkeypatch
+):
+  save_three(tmp_path)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(errors.Interrupted, match="run the same command again"):
+    checkpoints._set_aside(10, "short file")
+  monkeypatch.undo()
+  checkpoints.close()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["5", "damaged-10"]
+
+
+def test_the_fingerprint_sees_swapped_rows():
+  x_ND = np.arange(12, dtype=np.float32).reshape(4, 3)
+  turned = checkpoint._fingerprint({"x": jnp.asarray(x_ND[::-1])})
+  assert turned != checkpoint._fingerprint({"x": jnp.asarray(x_ND)})

@@ -23,6 +23,15 @@ def load_sae(path: str | os.PathLike[str]) -> sae.Sae:
   return saelens.load(_place(pathlib.Path(path).expanduser()))
 
 
+def map_sae(path: str | os.PathLike[str]) -> sae.Sae:
+  """What `load_sae` reads, as memory maps: rows are read when looked at.
+
+  Raises:
+    errors.InputError: see `load_sae`.
+  """
+  return saelens.mapped(_place(pathlib.Path(path).expanduser()))
+
+
 def open_decoder(path: str | os.PathLike[str]) -> saelens.Decoder:
   """The decoder rows of what `load_sae(path)` reads, without the rest of it.
 
@@ -49,6 +58,17 @@ def _place(path: pathlib.Path) -> pathlib.Path:
   for place in (path, path / "sae"):
     if saelens.is_saelens(place):
       return place
+  several = [
+    p
+    for pattern in ("[0-9]*", "sae/[0-9]*")
+    for p in path.glob(pattern)
+    if saelens.is_saelens(p)
+  ]
+  if several:
+    raise errors.InputError(
+      f"{path} holds {len(several)} dictionaries, those of a sweep; name one of"
+      f" them, such as {min(several)}"
+    )
   held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
   raise errors.InputError(
     f"{path} holds no dictionary of a known format ({', '.join(_SAVE)}:"

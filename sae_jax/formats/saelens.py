@@ -8,7 +8,6 @@ without it is not a dictionary.
 """
 
 import functools
-import json
 import os
 import pathlib
 from typing import Any
@@ -20,10 +19,9 @@ import safetensors
 import safetensors.numpy
 
 from sae_jax import artifacts, errors, sae, version
-from sae_jax.formats import streamed
+from sae_jax.formats import memory_maps, saelens_config, streamed
 
-CONFIG = "cfg.json"
-WEIGHTS = "sae_weights.safetensors"
+CONFIG, WEIGHTS = saelens_config.CONFIG, saelens_config.WEIGHTS
 # The release whose layout is written. Below 6.0.0 SAELens would convert it.
 LAYOUT_VERSION = "6.54.0"
 _TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec")
@@ -114,12 +112,38 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
       a weight is NaN or infinite.
   """
   path = pathlib.Path(path)
-  config = _read_config(path / CONFIG)
+  config = saelens_config.read(path / CONFIG)
   tensors = _read_weights(path / WEIGHTS)
   _check_shapes(tensors, config, path)
   for name, array in tensors.items():
     _check_finite(os.fspath(path / WEIGHTS), name, array)
   params = _fold(tensors, config)
+  return sae.make_sae(params, config["k"], config["metadata"])
+
+
+def mapped(path: str | os.PathLike[str]) -> sae.Sae:
+  """What `load` gives, as memory maps of the file: read when looked at.
+
+  For a dictionary that is larger than a host's memory. Whether its weights are
+  finite is not looked at. One that has to be folded is loaded.
+
+  Raises:
+    errors.InputError: see `load`.
+  """
+  path = pathlib.Path(path)
+  config = saelens_config.read(path / CONFIG)
+  if config["rescale_acts_by_decoder_norm"] or (
+    not config["apply_b_dec_to_input"]
+  ):
+    return load(path)
+  tensors: dict[str, Any] = memory_maps.tensors(path / WEIGHTS)
+  _check_shapes(tensors, config, path)
+  params = sae.Params(
+    w_enc_FD=tensors["W_enc"].T,
+    w_dec_FD=tensors["W_dec"],
+    b_enc_F=tensors["b_enc"],
+    b_dec_D=tensors["b_dec"],
+  )
   return sae.make_sae(params, config["k"], config["metadata"])
 
 
@@ -133,7 +157,7 @@ class Decoder:
   def __init__(self, path: str | os.PathLike[str]):
     """Raises errors.InputError where `load` would for its configuration."""
     path = pathlib.Path(path)
-    config = _read_config(path / CONFIG)
+    config = saelens_config.read(path / CONFIG)
     self.latents: int = config["d_sae"]
     self.d_model: int = config["d_in"]
     self.metadata: dict[str, Any] = config["metadata"]
@@ -171,71 +195,6 @@ class Decoder:
     return (rows_ND / norm_N1).astype(np.float32)
 
 
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    config = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    raise errors.InputError(
-      f"{path}: no such file; a dictionary in SAELens's layout is a directory"
-      f" with {CONFIG} and {WEIGHTS}"
-    ) from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise errors.InputError(f"{path} is not JSON: {error}") from None
-  if not isinstance(config, dict):
-    raise errors.InputError(f"{path} is not a JSON object")
-  config.setdefault("metadata", {})
-  if not isinstance(config["metadata"], dict):
-    raise errors.InputError(f"{path}: metadata is not a JSON object")
-  written_by = config["metadata"].get("sae_lens_version") or config.get(
-    "sae_lens_version"
-  )
-  if not _is_version_6(written_by):
-    raise errors.InputError(
-      f"{path}: written by SAELens {written_by or '< 6 (no version given)'};"
-      " load it in SAELens >= 6 and save it again"
-    )
-  _check_supported(config, path)
-  return config
-
-
-def _is_version_6(text: Any) -> bool:
-  major = str(text or "").split(".")[0]
-  return major.isdigit() and int(major) >= 6
-
-
-def _check_supported(config: dict[str, Any], path: pathlib.Path) -> None:
-  supported = {
-    "architecture": ("topk",),
-    "normalize_activations": ("none",),
-    "reshape_activations": ("none",),
-    "finetuning_scaling_factor": (False, None),
-    "apply_b_dec_to_input": (True, False),
-    "rescale_acts_by_decoder_norm": (True, False),
-  }
-  defaults = {
-    "normalize_activations": "none",
-    "reshape_activations": "none",
-    "finetuning_scaling_factor": False,
-    "apply_b_dec_to_input": True,
-    "rescale_acts_by_decoder_norm": False,
-  }
-  for name, choices in supported.items():
-    value = config.setdefault(name, defaults.get(name))
-    if value not in choices:
-      raise errors.InputError(
-        f"{path}: {name}={value!r} is not supported; supported:"
-        f" {', '.join(repr(c) for c in choices if c is not None)}"
-      )
-  for name in ("d_in", "d_sae", "k"):
-    value = config.get(name)
-    if type(value) is not int or value < 1:
-      raise errors.InputError(f"{path}: {name}={value!r} is not a number >= 1")
-  if config["k"] > config["d_sae"]:
-    raise errors.InputError(
-      f"{path}: k={config['k']} is more than d_sae={config['d_sae']}"
-    )
-
-
 def _read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     tensors = safetensors.numpy.load_file(path)
@@ -245,17 +204,17 @@ def _read_weights(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise errors.InputError(
       f"{path} is not a complete safetensors file: {error}"
     ) from None
-  missing = [name for name in _TENSORS if name not in tensors]
-  extra = sorted(set(tensors) - set(_TENSORS))
-  if missing or extra:
-    raise errors.InputError(
-      f"{path}: a TopK dictionary has the tensors {list(_TENSORS)};"
-      f" missing: {missing}, not understood: {extra}"
-    )
   return {name: np.asarray(a, np.float32) for name, a in tensors.items()}
 
 
 def _check_shapes(tensors, config, path: pathlib.Path) -> None:
+  missing = [name for name in _TENSORS if name not in tensors]
+  extra = sorted(set(tensors) - set(_TENSORS))
+  if missing or extra:
+    raise errors.InputError(
+      f"{path / WEIGHTS}: a TopK dictionary has the tensors {list(_TENSORS)};"
+      f" missing: {missing}, not understood: {extra}"
+    )
   d, f = config["d_in"], config["d_sae"]
   expected = {"W_enc": (d, f), "W_dec": (f, d), "b_enc": (f,), "b_dec": (d,)}
   for name, shape in expected.items():

@@ -90,39 +90,54 @@ def from_dictionary(
   """Parameters for `scale · x` of a dictionary that takes raw x.
 
   The inverse of `dictionary.fold_scale`. Decoder rows that are not of norm 1
-  are made so, with what they lose given to the encoder: a latent adds the same
-  to the reconstruction, wherever it is active.
+  (to 1e-5; the others stay what they are to the bit) are made so, with what
+  they lose given to the encoder: a latent adds the same to the reconstruction,
+  wherever it is active. Of arrays that are memory maps, a host reads the rows
+  of its own devices only.
 
   Raises:
-    errors.InputError: a decoder row is zero, or the latents do not divide
-      evenly over the mesh.
+    errors.InputError: a decoder row is zero or a weight is not finite, or the
+      latents do not divide evenly over the mesh.
   """
   check_shards(source.latents, mesh.shape["latent"])
   host: Any = jax.tree.map(np.asarray, source.params)
-  norm_F = np.linalg.norm(host.w_dec_FD, axis=1)
-  if not norm_F.all():
-    raise errors.InputError(
-      f"the dictionary to start from: decoder row {int(np.argmin(norm_F))} is"
-      " zero, which has no direction; remove such latents"
-    )
-  b_enc_F = host.b_enc_F * np.float32(scale)
-  arrays = {
-    "w_enc_FD": host.w_enc_FD,
-    "w_dec_FD": host.w_dec_FD,
-    "b_enc_F": b_enc_F,
-    "b_dec_D": host.b_dec_D * np.float32(scale),
+
+  def norms(index) -> np.ndarray:
+    norm_N = np.linalg.norm(_rows(host.w_dec_FD, index), axis=1)
+    zero = np.flatnonzero(norm_N == 0)
+    if zero.size:
+      raise errors.InputError(
+        "the dictionary to start from: decoder row"
+        f" {(index[0].start or 0) + int(zero[0])} is zero, which has no"
+        " direction; remove such latents"
+      )
+    return np.where(np.abs(norm_N - 1) <= 1e-5, np.float32(1), norm_N)
+
+  make: dict[str, Any] = {
+    "w_enc_FD": lambda i: _rows(host.w_enc_FD, i) * norms(i)[:, None],
+    "w_dec_FD": lambda i: _rows(host.w_dec_FD, i) / norms(i)[:, None],
+    "b_enc_F": lambda i: _rows(host.b_enc_F, i) * np.float32(scale) * norms(i),
+    "b_dec_D": lambda i: _rows(host.b_dec_D, i) * np.float32(scale),
   }
-  if np.abs(norm_F - 1).max() > 1e-5:  # else it stays what it is to the bit
-    arrays["w_enc_FD"] = host.w_enc_FD * norm_F[:, None]
-    arrays["w_dec_FD"] = host.w_dec_FD / norm_F[:, None]
-    arrays["b_enc_F"] = b_enc_F * norm_F
   return jax.tree.map(
-    lambda array, sharding: jax.make_array_from_callback(
-      array.shape, sharding, lambda index: array[index]
+    lambda array, sharding, part: jax.make_array_from_callback(
+      array.shape, sharding, part
     ),
-    dictionary.Params(**arrays),
+    host,
     params_sharding(mesh),
+    dictionary.Params(**make),
   )
+
+
+def _rows(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+  """A part of one of the dictionary's arrays, contiguous, float32."""
+  part = np.ascontiguousarray(array[index], np.float32)
+  if not np.isfinite(part).all():
+    raise errors.InputError(
+      "the dictionary to start from holds NaN or infinity; train it again, or"
+      " export it again from its last good checkpoint"
+    )
+  return part
 
 
 def check_shards(latents: int, shards: int) -> None:

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads arrays and small files of a store, or says which part is damaged."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import tensorstore as ts
 
 from sae_jax import errors
-from sae_jax.store import layout, location
+from sae_jax.store import layout, location, waiting
 
 
 class Checked:
@@ -54,6 +55,7 @@ class Checked:
     batch.submit()
     found = []
     for (start, stop), future in zip(spans, futures, strict=True):
+      waiting.done(future, functools.partial(self._pending, name, start, stop))
       try:
         found.append(np.asarray(future.result()))
       except (ValueError, OSError) as error:
@@ -64,28 +66,44 @@ class Checked:
     self, name: str, start: int, stop: int, error: Exception
   ) -> Exception:
     """Finds the first read chunk in the span that fails, and says so."""
-    if name == layout.TOKENS:
-      read = self._manifest.batch_size
-      write = read * self._manifest.group_batches
-      what = "documents"
-    else:
-      read, write, what = (
-        self._manifest.read_rows,
-        self._manifest.write_rows,
-        "rows",
-      )
     array = self._array(name)
+    read, _ = self._sizes(name)
     for chunk in range(start // read, -(-stop // read)):
       first, last = chunk * read, min((chunk + 1) * read, array.shape[0])
+      again = array[first:last].read()
+      waiting.done(again, functools.partial(self._pending, name, first, last))
       try:
-        array[first:last].read().result()
+        again.result()
       except (ValueError, OSError) as found:
         error = found
         break
     text = str(error)
     missing = "NOT_FOUND" in text
     return errors.InputError(
-      f"{self._place.path}: {name}: read chunk {first // read} ({what}"
-      f" {first}..{last - 1}, file {layout.chunk_file(name, first // write)})"
-      f" is {'missing' if missing else 'damaged'}: {text}"
+      f"{self._chunk(name, first)} is {'missing' if missing else 'damaged'}:"
+      f" {text}"
     )
+
+  def _pending(self, name: str, start: int, stop: int) -> str:
+    return (
+      f"{self._chunk(name, start)} is not read yet (of {start}..{stop - 1});"
+      " check the disk, the network and the object store"
+    )
+
+  def _chunk(self, name: str, start: int) -> str:
+    """The name of the read chunk that `start` is in."""
+    read, write = self._sizes(name)
+    first = start // read * read
+    last = min(first + read, self._array(name).shape[0]) - 1
+    what = "documents" if name == layout.TOKENS else "rows"
+    return (
+      f"{self._place.path}: {name}: read chunk {first // read} ({what}"
+      f" {first}..{last}, file {layout.chunk_file(name, first // write)})"
+    )
+
+  def _sizes(self, name: str) -> tuple[int, int]:
+    """Rows (of tokens: documents) in a read chunk and in a write chunk."""
+    manifest = self._manifest
+    if name == layout.TOKENS:
+      return manifest.batch_size, manifest.batch_size * manifest.group_batches
+    return manifest.read_rows, manifest.write_rows

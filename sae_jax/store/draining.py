@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from sae_jax import errors
-from sae_jax.store import layout, location, records
+from sae_jax.store import layout, location, records, waiting
 
 _BEAT_SECONDS = 2.0
 _POLL_SECONDS = 0.05  # at first; up to ten times that while nothing happens
@@ -185,16 +185,18 @@ def until(
   process: int | None = None,
   stop: threading.Event | None = None,
 ) -> None:
-  """Returns once `ready()`, or once `stop` is set.
+  """Returns once `ready()`, or once `stop` is set; says so if it takes long.
 
   Raises:
     errors.InputError: the process (None: one of them) died meanwhile.
   """
   watch = Watch(place, stall_seconds, process)
+  patience = waiting.Patience()
   for _ in _ticks(stop):
     if ready():
       return
     watch.check(waiting_for)
+    patience.say(lambda: f"{place.path}: {waiting_for}")
 
 
 def _ticks(stop: threading.Event | None) -> Iterator[None]:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorstore as ts
 
 from sae_jax import errors
+from sae_jax.store import waiting
 
 # TensorStore writes a local file under this name and renames it when whole.
 _LEFTOVER = ".__lock"
@@ -50,8 +51,10 @@ class Location:
 
   def read(self, name: str) -> bytes | None:
     """A file's bytes; None when there is none."""
+    future = self._open().read(name)
+    waiting.done(future, lambda: f"{self.path}/{name} is not read yet")
     try:
-      result = self._open().read(name).result()
+      result = future.result()
     except (ValueError, OSError) as error:
       raise self.explain(error, f"cannot read {name}") from error
     return bytes(result.value) if result.state == "value" else None
