@@ -6,19 +6,18 @@ Compiles the step, or each operation alone, for TPU topologies (libtpu: install
 `sae-jax[aot-tpu]`) or for H100s of one node (`sae-jax[aot-gpu]`), and prints of
 one device: matrix FLOPs of the path that normally runs, memory, what travels
 between devices, kernels, and dense arrays that should not be there. Nothing is
-executed and nothing is timed. Every case has a process of its own; TPU cases
-wait for one another, as libtpu admits one process at a time.
+executed and nothing is timed; tokens per second are predictions, see
+`roofline.py`. Every case has a process of its own; TPU cases wait for one
+another, as libtpu admits one process at a time.
 """
 
 import argparse
 import json
-import math
-import os
 import pathlib
-import subprocess
 import sys
-import tempfile
-import time
+
+import aot_tables
+import child
 
 _TPU = ("v5e:4x4/1x16", "v5e:4x4/4x4", "v5p:4x4x4/1x64", "v5p:4x4x4/4x16")
 _CUDA = ("8/1x8", "8/2x4")
@@ -37,7 +36,8 @@ def _arguments() -> argparse.ArgumentParser:
     "cases",
     nargs="*",
     help="TOPOLOGY/DATAxLATENT such as v5e:4x4/1x16; GPUs/DATAxLATENT with"
-    f" --platform=cuda (default: {' '.join(_TPU)})",
+    " --platform=cuda; /LATENTSxD after it stands for --latents and --d_model"
+    f" (default: {' '.join(_TPU)})",
   )
   parser.add_argument("--platform", choices=("tpu", "cuda"), default="tpu")
   parser.add_argument(
@@ -62,7 +62,15 @@ def _arguments() -> argparse.ArgumentParser:
   parser.add_argument(
     "--no_auxk", action="store_true", help="leave AuxK out of the step"
   )
+  parser.add_argument(
+    "--brief", action="store_true", help="print the table, not the details"
+  )
   parser.add_argument("--json", help="also write all that was read here")
+  parser.add_argument(
+    "--from_json",
+    nargs="+",
+    help="print the tables of such files; compile nothing",
+  )
   parser.add_argument(
     "--keep", help="keep the compiler's text dumps in this directory"
   )
@@ -74,26 +82,38 @@ def main() -> None:
   """Runs the cases one after another and prints tables."""
   args = _arguments().parse_args()
   if args.child:
-    print(json.dumps(_child(json.loads(args.child))))
+    _child(json.loads(args.child))
     return
-  results = []
-  for case in _cases(args):
-    print(f"{_name(case)} ...", file=sys.stderr, flush=True)
-    results += _spawn(case)
-    if args.json:
-      pathlib.Path(args.json).write_text(json.dumps(results, indent=1))
-  print(f"B={args.batch} D={args.d_model} F={args.latents} K={args.k}.", end="")
+  if args.from_json:
+    read = (json.loads(pathlib.Path(f).read_text()) for f in args.from_json)
+    results = [result for file in read for result in file]
+  else:
+    results = _compile(args)
+  cases = [result["case"] for result in results]
+  print(
+    " ".join(sorted({f"B={c['batch']} K={c['k']}." for c in cases})), end=""
+  )
   print(" Read from compiled programs; nothing was executed.\n")
-  print(_table(results, _STEP_COLUMNS if args.ops is None else _OP_COLUMNS))
-  for result in results:
+  print(aot_tables.summary(results, ops=cases[0]["ops"] is not None))
+  for result in () if args.brief else results:
     if "error" not in result:
-      what = result["op"] or "step"
-      print(f"\n{_name(result['case'])} {what}\n\n{_details(result)}")
+      what = f"{aot_tables.name(result['case'])} {result['op'] or 'step'}"
+      print(f"\n{what}\n\n{aot_tables.details(result)}")
   if any("error" in result for result in results):
     raise SystemExit(1)
 
 
-def _cases(args) -> list[dict]:
+def _compile(args) -> list[child.Result]:
+  results = []
+  for case in _cases(args):
+    print(f"{aot_tables.name(case)} ...", file=sys.stderr, flush=True)
+    results += child.run(__file__, case)
+    if args.json:
+      pathlib.Path(args.json).write_text(json.dumps(results, indent=1))
+  return results
+
+
+def _cases(args) -> list[child.Case]:
   common = {
     name: getattr(args, name)
     for name in (
@@ -111,158 +131,39 @@ def _cases(args) -> list[dict]:
     common |= {"data": 1, "latent": 1, "ops": args.ops or _OPS}
     topologies = args.topologies or _CHIPS[args.platform]
     return [{**common, "topology": topology} for topology in topologies]
-  cases = []
-  for case in args.cases or (_TPU if args.platform == "tpu" else _CUDA):
-    topology, _, sizes = case.rpartition("/")
-    try:
-      data, latent = map(int, sizes.split("x"))
-    except ValueError:
-      raise SystemExit(
-        f"case {case!r}: write TOPOLOGY/DATAxLATENT, such as v5e:4x4/1x16"
-      ) from None
-    cases.append(
-      {
-        **common,
-        "topology": topology,
-        "data": data,
-        "latent": latent,
-        "ops": None,
-      }
-    )
-  return cases
+  return [
+    {**common, "ops": None, **_parsed(case)}
+    for case in args.cases or (_TPU if args.platform == "tpu" else _CUDA)
+  ]
 
 
-def _name(case) -> str:
-  return (
-    f"{case['topology']}, data x latent {case['data']}x{case['latent']},"
-    f" {case['implementation'] or 'the platform default'}"
-    f"{', without AuxK' if case['no_auxk'] else ''}"
-  )
+def _parsed(case: str) -> child.Case:
+  """TOPOLOGY/DATAxLATENT, or TOPOLOGY/DATAxLATENT/LATENTSxD."""
+  topology, *sizes = case.split("/")
+  names = (("data", "latent"), ("latents", "d_model"))
+  try:
+    if len(sizes) not in (1, 2):
+      raise ValueError
+    found: child.Case = {"topology": topology}
+    for pair, text in zip(names, sizes, strict=False):
+      found |= zip(pair, map(int, text.split("x")), strict=True)
+  except ValueError:
+    raise SystemExit(
+      f"case {case!r}: write TOPOLOGY/DATAxLATENT, such as v5e:4x4/1x16, or"
+      " TOPOLOGY/DATAxLATENT/LATENTSxD"
+    ) from None
+  return found
 
 
-def _spawn(case) -> list[dict]:
-  """One case in a process of its own, whose memory is freed with it."""
-  started = time.monotonic()
-  done = subprocess.run(
-    [sys.executable, __file__, "--child", json.dumps(case)],
-    capture_output=True,
-    text=True,
-  )
-  if done.returncode:
-    print(done.stderr[-4000:], file=sys.stderr)
-    lines = done.stderr.strip().splitlines()
-    return [{"case": case, "error": lines[-1] if lines else "killed"}]
-  wall = {"wall_s": round(time.monotonic() - started, 1)}
-  return [r | wall for r in json.loads(done.stdout.splitlines()[-1])]
-
-
-def _child(case) -> list[dict]:
+def _child(case) -> None:
   """Compiles one case's programs and reads them."""
-  with tempfile.TemporaryDirectory() as scratch:
-    directory = pathlib.Path(case["keep"] or scratch)
-    # v5p's and v6e's programs cannot be printed by jaxlib ("async-update
-    # instruction should have 1 operands"), but the compiler dumps them.
-    os.environ["XLA_FLAGS"] = " ".join(
-      (
-        os.environ.get("XLA_FLAGS", ""),
-        f"--xla_dump_to={directory}",
-        "--xla_dump_hlo_as_text",
-      )
-    )
+
+  def compile_and_read(case, directory):
     import programs
 
     return programs.compile_and_read(case, directory)
 
-
-def _giga(key):
-  return lambda r: f"{r['memory'][key] / 1e9:.3f}"
-
-
-_SHARED_COLUMNS = {
-  "TFLOP": lambda r: f"{_matrix_flops(r) / 1e12:.3f}",
-  "temp GB": _giga("temporaries"),
-  "arguments GB": _giga("arguments"),
-  "kernels": lambda r: " ".join(sorted({k["name"] for k in r["kernels"]})),
-  "[B, F] or [B, K, D]": lambda r: _dense(r, normal=True),
-  "compile s (processor)": lambda r: f"{r['compile_s']:.0f}",
-}
-_STEP_COLUMNS = {
-  "topology": lambda r: r["case"]["topology"],
-  "data x latent": lambda r: f"{r['case']['data']}x{r['case']['latent']}",
-  "over 2BDF/devices": lambda r: f"{r['flops']['over_encoder']:.3f}",
-  "temp GB, normal path": lambda r: (
-    f"{r['temporaries']['normal'] / 1e9:.3f}" if r["temporaries"] else "?"
-  ),
-  "wire GB, normal path": lambda r: f"{_wire(r) / 1e9:.3f}",
-} | _SHARED_COLUMNS
-_OP_COLUMNS = {
-  "topology": lambda r: r["case"]["topology"],
-  "op": lambda r: r["op"],
-} | _SHARED_COLUMNS
-
-
-def _matrix_flops(result) -> float:
-  return result["flops"]["normal"] + result["flops"]["kernels"]
-
-
-def _wire(result) -> int:
-  return sum(
-    c["wire_bytes"] * c["times"] for c in result["collectives"] if c["normal"]
-  )
-
-
-def _dense(result, *, normal) -> str:
-  found = [d for d in result["dense"] if d["normal"] == normal]
-  return ", ".join(sorted({d["shape"] for d in found})) or "none"
-
-
-def _table(results, columns) -> str:
-  lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-  for result in results:
-    if "error" in result:
-      lines.append(f"| {_name(result['case'])}: {result['error']} |")
-    else:
-      cells = [cell(result) for cell in columns.values()]
-      lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines)
-
-
-def _details(result) -> str:
-  """Everything of one case that a reader of the table asks next."""
-  lines = ["| matrix FLOPs | G |", "|---|---|"]
-  stages = result["flops"]["by_stage"]
-  for stage, count in sorted(stages.items(), key=lambda item: -item[1]):
-    if count > 1e6:
-      lines.append(f"| {stage} | {count / 1e9:,.1f} |")
-  for stage, count in result["flops"]["per_turn"].items():
-    lines.append(
-      f"| {stage}, each turn of a loop of unknown length | {count / 1e9:,.1f} |"
-    )
-  for kernel in result["kernels"]:
-    flops = kernel["flops"]
-    count = "?" if flops is None else f"{flops * kernel['times'] / 1e9:,.1f}"
-    where = f", in {kernel['branch']}" if kernel["branch"] else ""
-    lines.append(f"| kernel {kernel['name']}{where} | {count} |")
-  for branch, count in result["flops"]["by_branch"].items():
-    if branch and count > 1e6:
-      lines.append(f"| only in {branch} | {count / 1e9:,.1f} |")
-  if result["collectives"]:
-    lines += ["", "| exchange | devices | times | MB sent | stage, branch |"]
-    lines.append("|---|---|---|---|---|")
-  for c in result["collectives"]:
-    if math.prod((c["wire_bytes"], c["times"])) > 1e4:
-      lines.append(
-        f"| {c['kind']} {' '.join(c['shapes'])} | {c['devices']} |"
-        f" {c['times']} | {c['wire_bytes'] * c['times'] / 1e6:,.1f} |"
-        f" {c['stage']} {c['branch']} |"
-      )
-  lines += ["", "| largest arrays in memory | MB | stage, branch |"]
-  lines.append("|---|---|---|")
-  for a in result["largest"]:
-    lines.append(
-      f"| {a['shape']} | {a['bytes'] / 1e6:,.1f} | {a['stage']} {a['branch']} |"
-    )
-  return "\n".join(lines)
+  child.answer(case, compile_and_read)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compiled training step or kernel does per device, as JSON values.
 
-Branches are told apart by the file whose conditional it is: `losses:1` is the
-exact repeat of a batch whose top-k was not certified, `auxk:1` what runs only
-when latents are dead, and inside of it one branch per size of AuxK.
+Branches are told apart by the file whose conditional it is: `selection:1` is
+the exact repeat of a batch whose top-k was not certified, `auxk:1` what runs
+only when latents are dead, and inside of it one branch per size of AuxK.
 """
 
 import collections
@@ -19,7 +19,9 @@ import hlo_text
 
 # Whose conditionals normally take their first branch; in other files, such as
 # the capacities of a list of pairs, any branch may be the usual one.
-_RARE = ("auxk", "losses")
+_RARE = ("auxk", "selection")
+# Their parts are told apart by what they call.
+_PASSED = ("step", "stacked", "losses", "selection")
 # They pass an array on, or name it again.
 _ALIASES = (
   "bitcast",
@@ -85,7 +87,7 @@ def stage(program: hlo.Program, instruction: hlo_text.Instruction) -> str:
   """The room of `sae_jax` that the instruction comes from."""
   for file, function in program.source(instruction):
     path = pathlib.Path(file)
-    if path.stem in ("step", "losses") or "sae_jax" not in path.parts:
+    if path.stem in _PASSED or "sae_jax" not in path.parts:
       continue
     if path.parent.parent.name == "ops":
       return path.parent.name
@@ -135,7 +137,7 @@ def _kernel(kernel: hlo.Kernel) -> dict[str, Any]:
   }
 
 
-def _shape(array: hlo_text.Array) -> str:
+def shape(array: hlo_text.Array) -> str:
   return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
@@ -143,7 +145,7 @@ def _collectives(program, problem):
   return [
     {
       "kind": c.kind,
-      "shapes": [_shape(a) for a in c.arrays],
+      "shapes": [shape(a) for a in c.arrays],
       "devices": c.group,
       "groups": c.groups[:80],
       "times": c.visit.times,
@@ -169,10 +171,10 @@ def _dense(program, problem):
   for array, visit in program.buffers():
     what = problem.forbidden(array)
     if what and visit.instruction.opcode not in _ALIASES:
-      key = (what, _shape(array), label(visit.branches))
+      key = (what, shape(array), label(visit.branches))
       found[key] = {
         "what": what,
-        "shape": _shape(array),
+        "shape": shape(array),
         "branch": label(visit.branches),
         "normal": normal(visit.branches),
         "stage": stage(program, visit.instruction),
@@ -186,7 +188,7 @@ def _largest(program, count=12):
   for array, visit in program.buffers():
     if array.space == 0 and visit.instruction.opcode not in _ALIASES:
       room = stage(program, visit.instruction)
-      key = (_shape(array), label(visit.branches), room)
+      key = (shape(array), label(visit.branches), room)
       found.setdefault(key, array.bytes)
   ranked = sorted(found.items(), key=lambda item: -item[1])[:count]
   return [

@@ -9,6 +9,7 @@ import pathlib
 import time
 from typing import Any
 
+import child
 import facts
 import hlo
 import targets  # before jax: it sets what libtpu reads
@@ -63,8 +64,10 @@ def compile_and_read(
         lowered = _lower_op(op, problem, mesh, implementation)
       compiled = lowered.compile()
     seconds = time.process_time() - started
-    program = hlo.Program(_dump(directory, "after_optimizations.txt"))
-    assignment = _dump(directory, "buffer-assignment.txt")
+    program = hlo.Program(
+      child.newest_dump(directory, "after_optimizations.txt")
+    )
+    assignment = child.newest_dump(directory, "buffer-assignment.txt")
     results.append(
       {
         "case": case,
@@ -78,16 +81,6 @@ def compile_and_read(
       | facts.of_program(program, problem)
     )
   return results
-
-
-def _dump(directory: pathlib.Path, ending: str) -> str:
-  """The newest dump of that kind, of the module that was compiled last."""
-  found = sorted(
-    directory.glob(f"*{ending}"), key=lambda path: path.stat().st_mtime
-  )
-  if not found:
-    raise RuntimeError(f"the compiler left no {ending} in {directory}")
-  return found[-1].read_text()
 
 
 def _lower_step(problem, mesh, implementation, no_auxk) -> jax.stages.Lowered:

@@ -13,45 +13,10 @@ import argparse
 import dataclasses
 import json
 
-from sae_jax.ops import tpu_chips
+import devices
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Device:
-  """One JAX device. TPU rates: jax's table of chips (`ops/tpu_chips.py`)."""
-
-  name: str
-  flops: float  # bfloat16 products, per second
-  memory: float  # bytes per second
-  link: float  # bytes per second that a device sends to one neighbour
-  axes: int  # of the torus; each has two neighbours. 0: a switch
-  wrapped: bool = True  # whether its axes are rings rather than lines
-
-
-def _tpu(
-  chip: tpu_chips.Chip, cores: int, link: float, axes: int, wrapped: bool
-) -> Device:
-  return Device(
-    name=chip.name,
-    flops=chip.flops_per_s * cores,
-    memory=chip.hbm_bytes_per_s * cores,
-    link=link,
-    axes=axes,
-    wrapped=wrapped,
-  )
-
-
-# Links: one way, from "How to Scale Your Model" (Google DeepMind 2025, ch. 2).
-# Slices of whole 4x4x4 cubes (v4, v5p) are wrapped; v5e and v6e slices are when
-# an axis has 16 chips, which the slices here have not.
-# H100 SXM: NVIDIA's data sheet; 900 GB/s of NVLink is both ways.
-DEVICES = {
-  "v4": _tpu(tpu_chips.V4, 2, 45e9, 3, True),
-  "v5e": _tpu(tpu_chips.V5E, 1, 45e9, 2, False),
-  "v5p": _tpu(tpu_chips.V5P, 2, 90e9, 3, True),
-  "v6e": _tpu(tpu_chips.V6E, 1, 90e9, 2, False),
-  "h100": Device(name="h100", flops=989e12, memory=3.35e12, link=450e9, axes=0),
-}
+# One after another for a top-k: eight digits, ties, the k-th value, the redo.
+_COUNT_EXCHANGES = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +31,10 @@ class Shapes:
   latent: int
   aux_k: int
   dead: int  # latents that AuxK sees, per shard (its compacted capacity)
+
+  @property
+  def chips(self) -> int:
+    return self.data * self.latent
 
   @property
   def rows(self) -> int:
@@ -91,16 +60,23 @@ class Stage:
   flops: float
   moved: float
   sent: float
+  axis: str = "latent"  # whose devices exchange
+  exchanges: int = 0  # one after another
 
-  def seconds(self, device: Device) -> dict[str, float]:
-    """At full rate: `matrix`, `memory`, `links`."""
-    # Along every axis of the torus at once, both ways round if it is a ring.
-    ways = 2 if device.wrapped else 1
-    rate = device.link * max(1, ways * device.axes)
+  def seconds(self, device: devices.Device, shapes: Shapes) -> dict[str, float]:
+    """At full rate: `matrix`, `memory`, `links`.
+
+    The latent axis fills the last sides of the slice, the data axis the first.
+    An exchange crosses the group twice.
+    """
+    sides = device.sides(shapes.chips)
+    if self.axis == "latent":
+      sides = sides[::-1]
+    group = getattr(shapes, self.axis)
     return {
       "matrix": self.flops / device.flops,
       "memory": self.moved / device.memory,
-      "links": self.sent / rate,
+      "links": device.exchange_seconds(sides, group, self.sent, self.exchanges),
     }
 
 
@@ -126,9 +102,16 @@ def stages(s: Shapes) -> list[Stage]:
       0,
       8 * (4 * b * min(s.k, f) + 2 * counts),
       8 * _all_reduce(counts, s.latent),
+      exchanges=_COUNT_EXCHANGES,
     ),
     Stage("decode", 0, 4 * p * d + batch, 0),
-    Stage("sum of decoded", 0, 2 * batch, _all_reduce(batch, s.latent)),
+    Stage(
+      "sum of decoded",
+      0,
+      2 * batch,
+      _all_reduce(batch, s.latent),
+      exchanges=1,
+    ),
     Stage("error, statistics", 0, 3 * batch, 0),
     # Of a pair: its row, its error and its decoder row.
     Stage("weight gradients", 0, 3 * 4 * p * d + 2 * weights, 0),
@@ -137,6 +120,8 @@ def stages(s: Shapes) -> list[Stage]:
       0,
       0 if s.data == 1 else 4 * weights,
       _all_reduce(2 * weights, s.data),
+      "data",
+      1,
     ),
     # b_dec's gradient reads one matrix. Per matrix: weights, gradient and two
     # moments in; all but the gradient out.
@@ -153,12 +138,20 @@ def stages(s: Shapes) -> list[Stage]:
         5 * 2 * b * d * c,
         4 * b * c * (6 + passes) + 6 * batch + 4 * c * d * 8,
         _all_reduce(batch, s.latent) + passes * _all_reduce(4 * b, s.latent),
+        exchanges=1 + passes,
       )
     )
   return made
 
 
-def table(device: Device, s: Shapes) -> str:
+def step_seconds(device: devices.Device, s: Shapes) -> tuple[float, float]:
+  """A step if all of its stages overlap, and if none does."""
+  times = [stage.seconds(device, s) for stage in stages(s)]
+  resources = (sum(t[name] for t in times) for name in times[0])
+  return max(resources), sum(max(t.values()) for t in times)
+
+
+def table(device: devices.Device, s: Shapes) -> str:
   """Milliseconds per stage and resource, and how far apart the bounds lie."""
   lines = [
     "| stage | GFLOP | MB moved | MB sent | matrix ms | memory ms | links ms |"
@@ -166,28 +159,26 @@ def table(device: Device, s: Shapes) -> str:
     "|---|---:|---:|---:|---:|---:|---:|---:|",
   ]
   totals: dict[str, float] = {}
-  serial = 0.0
   for stage in stages(s):
-    seconds = stage.seconds(device)
-    longest = max(seconds.values())
-    serial += longest
+    seconds = stage.seconds(device, s)
     for name, value in seconds.items():
       totals[name] = totals.get(name, 0.0) + value
-    times = " | ".join(f"{v * 1e3:.3f}" for v in (*seconds.values(), longest))
+    values = *seconds.values(), max(seconds.values())
+    times = " | ".join(f"{v * 1e3:.3f}" for v in values)
     lines.append(
       f"| {stage.name} | {stage.flops / 1e9:,.1f} | {stage.moved / 1e6:,.1f} |"
       f" {stage.sent / 1e6:,.1f} | {times} |"
     )
+  overlapped, serial = step_seconds(device, s)
   cells = " | ".join(f"{v * 1e3:.3f}" for v in totals.values())
   lines.append(f"| **all** | | | | {cells} | **{serial * 1e3:.3f}** |")
   encode = 2 * s.rows * s.d_model * s.owned / device.flops
-  tokens = s.batch / serial
   lines += [
     "",
-    f"PREDICTION, not a measurement: {max(totals.values()) * 1e3:.3f} ms if"
+    f"PREDICTION, not a measurement: {overlapped * 1e3:.3f} ms if"
     f" everything overlaps, {serial * 1e3:.3f} ms if nothing does"
-    f" ({serial / encode:.2f} times the encoder's product; {tokens:,.0f} tokens"
-    " per second of the whole mesh).",
+    f" ({serial / encode:.2f} times the encoder's product;"
+    f" {s.batch / serial:,.0f} tokens per second of the whole mesh).",
   ]
   return "\n".join(lines)
 
@@ -201,7 +192,7 @@ def main() -> None:
     "cases",
     nargs="*",
     default=["v5e/1x16", "v5e/4x4", "v5p/1x64", "v5p/4x16", "h100/1x8"],
-    help=f"DEVICE/DATAxLATENT; devices: {' '.join(DEVICES)}",
+    help=f"DEVICE/DATAxLATENT; devices: {' '.join(devices.DEVICES)}",
   )
   parser.add_argument("--batch", type=int, default=8192, help="B")
   parser.add_argument("--d_model", type=int, default=4096, help="D")
@@ -217,10 +208,12 @@ def main() -> None:
     name, _, sizes = case.partition("/")
     try:
       data, latent = map(int, sizes.split("x"))
-      device = DEVICES[name]
+      device = devices.DEVICES[name]
+      device.sides(data * latent)
     except (ValueError, KeyError):
       raise SystemExit(
-        f"case {case!r}: write DEVICE/DATAxLATENT with one of {[*DEVICES]}"
+        f"case {case!r}: write DEVICE/DATAxLATENT with one of"
+        f" {[*devices.DEVICES]} and a power of two of TPU chips"
       ) from None
     shapes = Shapes(
       batch=args.batch,
@@ -234,7 +227,7 @@ def main() -> None:
     )
     if args.json:
       rows = [
-        dataclasses.asdict(stage) | stage.seconds(device)
+        dataclasses.asdict(stage) | stage.seconds(device, shapes)
         for stage in stages(shapes)
       ]
       print(json.dumps({"case": case, "stages": rows}))

@@ -111,6 +111,10 @@ def _on_compacted(
 ):
   """AuxK on at most `size` dead latents of this shard (axis C)."""
   latents = params.latents
+  if size == latents:
+    return _on_all(
+      grads, params, centred_BD, target_BD, dead_F, total, slope, spec
+    )
   (latent_C,) = jnp.nonzero(dead_F, size=size, fill_value=latents)
   valid_C = latent_C < latents
 
@@ -120,17 +124,13 @@ def _on_compacted(
   w_enc_CD, w_dec_CD = take(params.w_enc_FD), take(params.w_dec_FD)
   b_enc_C = jnp.where(valid_C, take(params.b_enc_F), -jnp.inf)
   add_rows = _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec)
-  chunk = max(8, _CHUNK_ELEMENTS // size)
-  if spec.implementation == "cpu":
-    chunk = _CPU_ROWS
-  carry = (
-    jnp.zeros((), centred_BD.dtype),
-    jnp.zeros_like(w_enc_CD),
-    jnp.zeros_like(w_dec_CD),
-    jnp.zeros_like(b_enc_C),
-  )
+  zeros = map(jnp.zeros_like, (w_enc_CD, w_dec_CD, b_enc_C))
   square_error, *added = rows.fold_chunks(
-    add_rows, carry, chunk, centred_BD, target_BD
+    add_rows,
+    (jnp.zeros((), centred_BD.dtype), *zeros),
+    _chunk_rows(size, spec),
+    centred_BD,
+    target_BD,
   )
   # Unused places get distinct latents past the end, which are dropped.
   latent_C = jnp.where(valid_C, latent_C, latents + jnp.arange(size))
@@ -140,6 +140,33 @@ def _on_compacted(
     LatentGrads(*added),
   )
   return square_error, grads
+
+
+def _on_all(grads, params, centred_BD, target_BD, dead_F, total, slope, spec):
+  """AuxK on all latents of this shard in their places, most of them dead.
+
+  Compacted, they and their gradients would take another 16 bytes a weight
+  pair: half of what a step needs beside parameters and moments.
+  """
+  b_enc_F = jnp.where(dead_F, params.b_enc_F, -jnp.inf)
+  add_rows = _row_step(
+    params.w_enc_FD, params.w_dec_FD, b_enc_F, total, slope, spec
+  )
+  nothing = jnp.zeros((), centred_BD.dtype)
+  square_error, *added = rows.fold_chunks(
+    add_rows,
+    (nothing, grads.w_enc_FD, grads.w_dec_FD, grads.b_enc_F),
+    _chunk_rows(params.latents, spec),
+    centred_BD,
+    target_BD,
+  )
+  return square_error, LatentGrads(*added)
+
+
+def _chunk_rows(size, spec):
+  if spec.implementation == "cpu":
+    return _CPU_ROWS
+  return max(8, _CHUNK_ELEMENTS // size)
 
 
 def _row_step(w_enc_CD, w_dec_CD, b_enc_C, total, slope, spec):

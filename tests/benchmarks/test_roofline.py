@@ -54,8 +54,28 @@ def test_auxk_costs_five_products_of_its_compacted_set(roofline):
 
 def test_time_is_that_of_the_slowest_resource_and_called_prediction(roofline):
   device = dataclasses.replace(
-    roofline.DEVICES["v5e"], flops=1e12, memory=1e9, link=1e6
+    roofline.devices.DEVICES["v5e"], flops=1e12, memory=1e9, link=1e6
   )
-  seconds = roofline.Stage("s", 2e12, 3e9, 4e6).seconds(device)
+  shapes = _shapes(roofline, latent=16)
+  seconds = roofline.Stage("s", 2e12, 3e9, 4e6).seconds(device, shapes)
   assert seconds == {"matrix": 2, "memory": 3, "links": 2}  # two lines out
-  assert "PREDICTION" in roofline.table(device, _shapes(roofline))
+  assert "PREDICTION" in roofline.table(device, shapes)
+
+
+def test_a_step_takes_at_least_its_longest_resource(roofline):
+  device, shapes = roofline.devices.DEVICES["v5p"], _shapes(roofline)
+  overlapped, serial = roofline.step_seconds(device, shapes)
+  encode = 2 * 8192 * 4096 * 131072 / 64 / device.flops
+  assert encode < overlapped < serial
+
+
+def test_many_chips_wait_for_one_another(roofline):
+  stage = roofline.Stage("s", 0, 0, 0, exchanges=3)
+  waits = [
+    stage.seconds(
+      roofline.devices.DEVICES["v5p"], _shapes(roofline, latent=chips)
+    )["links"]
+    for chips in (1, 64, 512)
+  ]
+  # There and back over three rings of 4 and of 8, a microsecond a hop.
+  assert waits == pytest.approx([0, 3 * 2 * 3 * 2e-6, 3 * 2 * 3 * 4e-6])

@@ -1,0 +1,187 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A training run on paper: which mesh, how much memory, how long, what disk.
+
+For every way to spread a dictionary over a slice: bytes per chip by formula
+(`benchmarks/aot.md` has what compilers say), the PREDICTED step of
+`roofline.py` between full overlap and none, and what follows from it for a run.
+Tokens per second and chip-hours are those without overlap. Nothing is measured.
+"""
+
+import argparse
+import dataclasses
+
+import devices
+import roofline
+
+_WRITE_ROWS = 32768  # rows of a write chunk, as harvests write them
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device."""
+
+  state: float  # parameters, both moments, counters
+  work: float  # while a step runs
+
+  @property
+  def total(self) -> float:
+    return self.state + self.work
+
+
+def memory(s: roofline.Shapes) -> Memory:
+  """By formula, of the largest dictionaries: compiled programs differ a little.
+
+  A weight pair (one element of each matrix) has 24 bytes of parameters and
+  moments and 8 of gradients. Beside the gradients AuxK holds one more product
+  of float32 and both matrices in bfloat16 when it takes all latents. A batch
+  has about six float32 arrays of its own size.
+  """
+  pairs = s.owned * s.d_model
+  return Memory(
+    state=24 * pairs + 16 * s.owned,
+    work=(8 + 4 + 4) * pairs + 6 * 4 * s.rows * s.d_model,
+  )
+
+
+def read_share(device: devices.Device, s: roofline.Shapes) -> float:
+  """The part of every batch that one host reads.
+
+  Batches are split over `data` only, and latents are next to one another.
+  """
+  on_host = max(1, min(device.host, s.chips) // s.latent)
+  return min(1.0, on_host / s.data)
+
+
+def table(device: devices.Device, meshes, tokens: float) -> str:
+  """One row per mesh that fits; the fastest one is bold."""
+  head = (
+    "data x latent",
+    "latents per chip",
+    "state GB",
+    "work GB",
+    "of HBM",
+    "step ms, overlap … none",
+    "tokens/s",
+    f"chip-hours for {tokens:.0e} tokens",
+    "read GB/s per host",
+  )
+  lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+  fitting = [s for s in meshes if memory(s).total <= device.hbm]
+  best = min(
+    fitting, key=lambda s: roofline.step_seconds(device, s)[1], default=None
+  )
+  for s in fitting:
+    need = memory(s)
+    overlapped, serial = roofline.step_seconds(device, s)
+    rate = s.batch / serial
+    read = rate * 2 * s.d_model * read_share(device, s)
+    over = " (network: less)" if read > device.network else ""
+    name = f"{s.data}x{s.latent}"
+    cells = (
+      f"**{name}**" if s is best else name,
+      f"{s.owned:,}",
+      f"{need.state / 1e9:.2f}",
+      f"{need.work / 1e9:.2f}",
+      f"{need.total / device.hbm:.0%}",
+      f"{overlapped * 1e3:.2f} … {serial * 1e3:.2f}",
+      f"{rate:,.0f}",
+      f"{s.chips * tokens / rate / 3600:,.0f}",
+      f"{read / 1e9:.1f}{over}",
+    )
+    lines.append(f"| {' | '.join(cells)} |")
+  if left := [s for s in meshes if s not in fitting]:
+    names = " ".join(f"{s.data}x{s.latent}" for s in left)
+    least = min(memory(s).total for s in left)
+    lines.append(
+      f"\nDo not fit in {device.hbm / 1e9:.1f} GB: {names}"
+      f" ({least / 1e9:.1f} GB or more)."
+    )
+  return "\n".join(lines)
+
+
+def storage(args) -> str:
+  """Bytes on disk, by shapes alone."""
+  row = 2 * args.d_model
+  pairs = args.latents * args.d_model
+  chunk = _WRITE_ROWS * row
+  return (
+    f"{args.tokens / args.batch:,.0f} steps. Stored whole"
+    f" {args.tokens * row / 1e12:.1f} TB ({row:,} bytes a token); in a window,"
+    f" {chunk / 1e9:.2f} GB per write chunk of {_WRITE_ROWS:,} rows. A"
+    f" checkpoint {24 * pairs / 1e9:,.0f} GB, the dictionary"
+    f" {8 * pairs / 1e9:,.1f} GB."
+  )
+
+
+def main() -> None:
+  """Prints a table per slice."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    "slices",
+    nargs="+",
+    help=f"DEVICE/CHIPS such as v5e/16; devices: {' '.join(devices.DEVICES)}",
+  )
+  parser.add_argument("--batch", type=int, default=8192, help="B")
+  parser.add_argument("--d_model", type=int, default=4096, help="D")
+  parser.add_argument("--latents", type=int, default=131072, help="F")
+  parser.add_argument("--k", type=int, default=64, help="K")
+  parser.add_argument(
+    "--dead", type=float, default=0.0, help="share of latents that is dead"
+  )
+  parser.add_argument("--tokens", type=float, default=1e10, help="of the run")
+  args = parser.parse_args()
+  print(
+    f"B={args.batch} D={args.d_model} F={args.latents} K={args.k}, dead:"
+    f" {args.dead:.0%}. PREDICTION, not a measurement.\n\n{storage(args)}"
+  )
+  for case in args.slices:
+    name, _, count = case.partition("/")
+    try:
+      device, chips = devices.DEVICES[name], int(count)
+      device.sides(chips)
+    except (ValueError, KeyError):
+      raise SystemExit(
+        f"slice {case!r}: write DEVICE/CHIPS with one of {[*devices.DEVICES]}"
+        " and a power of two of TPU chips"
+      ) from None
+    print(f"\n### {case}\n\n{table(device, meshes(args, chips), args.tokens)}")
+
+
+def meshes(args, chips: int) -> list[roofline.Shapes]:
+  """All that divide rows and latents, with the most latent shards first."""
+  found = []
+  for data in (n for n in range(1, chips + 1) if chips % n == 0):
+    latent = chips // data
+    if args.batch % data or args.latents % latent:
+      continue
+    owned = args.latents // latent
+    found.append(
+      roofline.Shapes(
+        batch=args.batch,
+        d_model=args.d_model,
+        latents=args.latents,
+        k=args.k,
+        data=data,
+        latent=latent,
+        aux_k=args.d_model // 2,
+        dead=compacted(round(args.dead * owned), owned),
+      )
+    )
+  return found
+
+
+def compacted(dead: int, owned: int) -> int:
+  """AuxK's size for so many dead latents of a shard: owned over a 4^n."""
+  if not dead:
+    return 0
+  size = owned
+  while -(-size // 4) >= dead and size > 256:
+    size = -(-size // 4)
+  return size
+
+
+if __name__ == "__main__":
+  main()
