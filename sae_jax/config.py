@@ -95,12 +95,7 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
       raise errors.InputError(f"unknown config field {where}{name}")
   built = {}
   for name, item in values.items():
-    nested = [t for t in _options(hints[name]) if dataclasses.is_dataclass(t)]
-    if nested and isinstance(item, dict):
-      item = from_dict(nested[0], item, f"{where}{name}.")
-    elif isinstance(item, list):
-      item = tuple(item)
-    built[name] = item
+    built[name] = _rebuilt(item, hints[name], f"{where}{name}")
   try:
     result = cls(**built)
   except TypeError as error:
@@ -109,6 +104,22 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     ) from None
   check_types(result, where)
   return result
+
+
+def _rebuilt(item: Any, hint: Any, where: str) -> Any:
+  """A field's value from the JSON value of it."""
+  if isinstance(item, dict):
+    nested = [t for t in _options(hint) if dataclasses.is_dataclass(t)]
+    return from_dict(nested[0], item, f"{where}.") if nested else item
+  if not isinstance(item, list):
+    return item
+  tuples = [
+    typing.get_args(t) for t in _options(hint) if typing.get_origin(t) is tuple
+  ]
+  of = tuples[0][0] if tuples and Ellipsis in tuples[0] else Any
+  return tuple(
+    _rebuilt(value, of, f"{where}[{i}]") for i, value in enumerate(item)
+  )
 
 
 def _replace(value: Any, path: Sequence[str], text: str, full: str) -> Any:

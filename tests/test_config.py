@@ -28,6 +28,7 @@ class Outer:
   title: str = ""
   flag: bool = False
   inner: Inner = dataclasses.field(default_factory=Inner)
+  several: tuple[Inner, ...] = ()
 
 
 def test_overrides_are_typed_by_their_field():
@@ -117,3 +118,13 @@ def test_json_round_trip():
     config.from_dict(Outer, {"steps": 1, "inner": {"what": 2}})
   with pytest.raises(errors.InputError, match="steps"):
     config.from_dict(Outer, {"title": "no steps"})
+
+
+def test_json_round_trip_of_several():
+  value = Outer(steps=3, several=(Inner(aux=5), Inner(names=("p",))))
+  as_json = config.to_dict(value)
+  assert as_json["several"][1]["names"] == ["p"]
+  assert config.from_dict(Outer, as_json) == value
+  as_json["several"][1]["aux"] = "many"
+  with pytest.raises(errors.InputError, match=r"several\[1\]\.aux = .many."):
+    config.from_dict(Outer, as_json)

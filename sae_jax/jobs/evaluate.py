@@ -23,7 +23,7 @@ from sae_jax.train import config as train_config
 class Config:
   """What to evaluate, on what."""
 
-  run: str  # directory of a finished train job
+  run: str  # a finished train job; OUT/sae/I: dictionary I of a sweep
   store: str = ""  # empty: the run's own, its held-out rows only
   minus: str = ""  # with `store`, for a run on differences: what is subtracted
   model: str = ""  # empty: the one that the store was harvested from
@@ -41,24 +41,22 @@ class Config:
 
 def run(config: Config, out: str) -> dict[str, Any]:
   """Writes metrics.json, density.npz and contexts.json into `out`."""
-  directory = pathlib.Path(config.run).expanduser()
-  trained = _trained(directory)
+  trained, place = _trained(config)
   source = _source(config, trained)
   hook = source.hook(trained.hook)
   chunks = _chunks(config, trained, source)
-  weights = directory / "sae" / "sae_weights.safetensors"
   with artifacts.open_output(
     out,
     job="evaluate",
     config=config_lib.to_dict(config),
-    inputs={"sae": artifacts.hash_file(weights), **source.identities},
+    inputs={"sae": formats.hash_sae(place), **source.identities},
     may_change=("mesh", "store", "minus", "model"),
   ) as output:
     if output.finished is not None:
       print(f"{output.path} is already evaluated", file=sys.stderr)
       return output.finished["result"]
     mesh = mesh_lib.make(config.mesh)
-    dictionary = formats.load_sae(str(directory / "sae"))
+    dictionary = formats.load_sae(place)
     # The LM's loss is with activations of one model replaced by their
     # reconstruction; a dictionary of differences reconstructs none.
     whole = bool(config.evaluate.contexts) and not trained.minus
@@ -120,18 +118,41 @@ def _source(config: Config, trained: train_config.TrainConfig) -> store.Store:
   return store.difference(source, store.open_store(minus))
 
 
-def _trained(directory: pathlib.Path) -> train_config.TrainConfig:
-  recorded = artifacts.read_json(directory / "config.json")
-  if recorded is None or recorded.get("job") != "train":
+def _trained(config: Config) -> tuple[train_config.TrainConfig, pathlib.Path]:
+  """The run that the dictionary is of, as if alone in it; where it lies."""
+  path = pathlib.Path(config.run).expanduser().resolve()
+  # The run itself, or that of RUN/sae or RUN/sae/I.
+  read = (
+    (p, artifacts.read_json(p / "config.json"))
+    for p in (path, *path.parents[:2])
+  )
+  run, recorded = next(
+    ((p, value) for p, value in read if value and value["job"] == "train"),
+    (path, None),
+  )
+  if recorded is None:
     raise errors.InputError(
-      f"config.run={directory} is no train run; give the --out of sae-jax train"
+      f"config.run={config.run} is no train run; give the --out of sae-jax"
+      " train, or OUT/sae/I for dictionary I of a sweep"
     )
-  if artifacts.read_json(directory / "manifest.json") is None:
+  if artifacts.read_json(run / "manifest.json") is None:
     raise errors.InputError(
-      f"config.run={directory} is unfinished; run its sae-jax train command"
+      f"config.run={config.run} is unfinished; run its sae-jax train command"
       " again to the end"
     )
-  return config_lib.from_dict(train_config.TrainConfig, recorded["config"])
+  trained = config_lib.from_dict(train_config.TrainConfig, recorded["config"])
+  members = train_config.members(trained)
+  if not members and path in (run, run / "sae"):
+    return trained, run / "sae"
+  places = {run / "sae" / str(i): one for i, one in enumerate(members)}
+  if path not in places:
+    held = f"{len(members)} dictionaries" if members else "one dictionary"
+    named = [str(place) for place in places] or [str(run)]
+    raise errors.InputError(
+      f"config.run={config.run}: {run} trained {held}; give"
+      f" --config.run={' to '.join(dict.fromkeys([named[0], named[-1]]))}"
+    )
+  return places[path], path
 
 
 def _chunks(

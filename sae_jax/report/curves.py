@@ -11,7 +11,9 @@ from sae_jax.report.entries import Entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Panel:
+class Panel:
+  """One metric and how it is shown."""
+
   metric: str
   title: str
   caption: str
@@ -19,45 +21,45 @@ class _Panel:
 
 
 _FROM_ZERO = {"rangemode": "tozero"}
-_PANELS = (
-  _Panel(
+PANELS = (
+  Panel(
     metric="train/fvu",
     title="FVU",
     caption="variance not explained, log scale",
     axis=plots.log_axis(),
   ),
-  _Panel(
+  Panel(
     metric="train/l0",
     title="L0",
     caption="active latents per token",
     axis=_FROM_ZERO,
   ),
-  _Panel(
+  Panel(
     metric="train/dead_frac",
     title="Dead latents",
     caption="share that has not fired for long",
     axis={**_FROM_ZERO, "tickformat": ".1~%"},
   ),
-  _Panel(
+  Panel(
     metric="train/auxk",
     title="AuxK",
     caption="loss on the residual, unweighted",
     axis=_FROM_ZERO,
   ),
-  _Panel(
+  Panel(
     metric="train/lr",
     title="Learning rate",
     caption="",
     axis={**_FROM_ZERO, "exponentformat": "e"},
   ),
-  _Panel(
+  Panel(
     metric="perf/tokens_per_s",
     title="Tokens per second",
     caption="",
     axis={**_FROM_ZERO, "tickformat": "~s"},
   ),
 )
-_KNOWN = {panel.metric for panel in _PANELS}
+_KNOWN = {panel.metric for panel in PANELS}
 _HELD_OUT = {name.replace("train/", "eval/") for name in _KNOWN}
 
 
@@ -76,12 +78,17 @@ def section(entries: Sequence[Entry]) -> page.Section:
         )
       ],
     )
+  return page.Section(id="training", title="Training", blocks=blocks_of(runs))
+
+
+def blocks_of(runs: Sequence[Entry]) -> list[page.Block]:
+  """Figures of every metric that runs have logged."""
   names = {
     name for entry in runs for line in entry.metrics for name in line
   } - {"step"}
-  main = [_figure(panel, runs) for panel in _PANELS if panel.metric in names]
+  main = [_figure(panel, runs) for panel in PANELS if panel.metric in names]
   rest = [
-    _figure(_Panel(metric=name, title=name, caption="", axis={}), runs)
+    _figure(Panel(metric=name, title=name, caption="", axis={}), runs)
     for name in sorted(names - _KNOWN - _HELD_OUT)
     if any(
       isinstance(line.get(name), (int, float))
@@ -89,13 +96,13 @@ def section(entries: Sequence[Entry]) -> page.Section:
       for line in e.metrics
     )
   ]
-  blocks = [page.figures(main)]
+  blocks = [page.figures(main)] if main else []
   if rest:
     blocks += [page.heading("Other metrics"), page.figures(rest)]
-  return page.Section(id="training", title="Training", blocks=blocks)
+  return blocks
 
 
-def _figure(panel: _Panel, runs: Sequence[Entry]) -> page.Figure:
+def _figure(panel: Panel, runs: Sequence[Entry]) -> page.Figure:
   several = len(runs) > 1
   held_out = panel.metric.replace("train/", "eval/")
   data = []

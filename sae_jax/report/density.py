@@ -5,7 +5,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,20 +68,13 @@ def _dead_line(rates: _Rates, name_it: bool) -> str:
 
 
 def _histogram(measured: Sequence[_Rates]) -> page.Figure:
-  rarest = min(-math.log10(r.rows) for r in measured)  # one row
-  bins = math.ceil(-rarest * _BINS_PER_DECADE) + 1
+  edges, never, axis = bins(max(r.rows for r in measured))
   width = 1 / _BINS_PER_DECADE
-  edges = np.linspace(-bins * width, 0, bins + 1)
-  never = edges[0] - 2.5 * width
   data = []
   for i, rates in enumerate(measured):
     fires_F, rows = rates.fires_F, rates.rows
     alive = fires_F[fires_F > 0]
     counts, _ = np.histogram(np.log10(alive / rows), edges)
-    spans = [
-      f"{say.percent(10**a)} to {say.percent(10**b)}"
-      for a, b in itertools.pairwise(edges)
-    ]
     data.append(
       {
         "type": "bar",
@@ -89,7 +82,7 @@ def _histogram(measured: Sequence[_Rates]) -> page.Figure:
         "x": [never, *(edges[:-1] + width / 2).tolist()],
         "y": [int(np.sum(fires_F == 0)), *counts.tolist()],
         "width": 0.9 * width,
-        "customdata": ["never", *spans],
+        "customdata": ["never", *spans(edges)],
         "hovertemplate": "%{y:,} latents: %{customdata}<extra></extra>",
         "opacity": 1 if len(measured) == 1 else 0.55,
         "marker": {
@@ -99,7 +92,6 @@ def _histogram(measured: Sequence[_Rates]) -> page.Figure:
         },
       }
     )
-  exponents = range(math.ceil(edges[0]), 1)
   return page.Figure(
     title="Latents by firing rate",
     caption="share of held-out rows on which a latent is active, log scale;"
@@ -108,17 +100,40 @@ def _histogram(measured: Sequence[_Rates]) -> page.Figure:
     spec={
       "data": data,
       "layout": plots.layout(
-        x={
-          "title": plots.title("fires on"),
-          "tickvals": [never, *exponents],
-          "ticktext": ["never", *map(plots.share_label, exponents)],
-        },
+        x=axis,
         y={"title": plots.title("latents"), "tickformat": "~s"},
         legend=len(measured) > 1,
         barmode="overlay",
       ),
     },
   )
+
+
+def bins(rows: int) -> tuple[np.ndarray, float, dict[str, Any]]:
+  """Edges of log10 rates down to one row in `rows`.
+
+  Returns:
+    The edges, where those stand that never fire, and the axis.
+  """
+  width = 1 / _BINS_PER_DECADE
+  count = math.ceil(math.log10(rows) * _BINS_PER_DECADE) + 1
+  edges = np.linspace(-count * width, 0, count + 1)
+  never = float(edges[0] - 2.5 * width)
+  exponents = range(math.ceil(edges[0]), 1)
+  axis = {
+    "title": plots.title("fires on"),
+    "tickvals": [never, *exponents],
+    "ticktext": ["never", *map(plots.share_label, exponents)],
+  }
+  return edges, never, axis
+
+
+def spans(edges: np.ndarray) -> list[str]:
+  """From which share of rows to which: of every bin."""
+  return [
+    f"{say.percent(10**a)} to {say.percent(10**b)}"
+    for a, b in itertools.pairwise(edges)
+  ]
 
 
 def _scatter(measured: Sequence[_Rates]) -> page.Figure:

@@ -8,24 +8,18 @@ Only reads. Whatever a run or an evaluation has not written yet is None.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from sae_jax import artifacts, errors, metrics
-from sae_jax.report import connect, diff_entry, findings
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-  """A directory of the evaluate job."""
-
-  path: pathlib.Path
-  config: dict[str, Any] | None  # config.json
-  metrics: dict[str, Any]  # metrics.json
-  arrays: dict[str, np.ndarray] | None  # density.npz
-  contexts: dict[str, Any] | None  # contexts.json
+from sae_jax.report import (
+  connect,
+  diff_entry,
+  evaluations,
+  findings,
+  sweep_entry,
+)
+from sae_jax.report.evaluations import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +41,7 @@ class Shown:
 
   diffs: list[diff_entry.Diff]
   findings: list[findings.Finding]  # steer, then realign, then monitor jobs
+  sweeps: list[sweep_entry.Sweep]
   dictionaries: list[Entry]
 
 
@@ -69,7 +64,8 @@ def read_all(paths: Sequence[str | os.PathLike[str]]) -> Shown:
     (path for path in directories if jobs[path]),
     key=lambda path: findings.JOBS.index(jobs[path]),
   )
-  names = _names([*diffs, *found]) if diffs or found else {}
+  sweeps = [path for path in directories if sweep_entry.is_sweep(path)]
+  names = _names([*diffs, *found, *sweeps]) if diffs or found or sweeps else {}
   rest = [path for path in directories if path not in names]
   read_diffs = [
     diff_entry.read(path, names[path], f"d{i}-" if i else "d-")
@@ -80,11 +76,34 @@ def read_all(paths: Sequence[str | os.PathLike[str]]) -> Shown:
     for i, path in enumerate(found)
   ]
   tied, read_diffs = connect.connect(read_findings, read_diffs)
+  of_members = _of_members(sweeps, rest)
+  taken = [e.path for of_sweep in of_members for _, e in of_sweep]
+  rest = [path for path in rest if path not in taken]
   return Shown(
     diffs=read_diffs,
     findings=tied,
+    sweeps=[
+      sweep_entry.read(path, names[path], f"sweep{i}-", own)
+      for i, (path, own) in enumerate(zip(sweeps, of_members, strict=True))
+    ],
     dictionaries=read(rest) if rest else [],
   )
+
+
+def _of_members(
+  sweeps: Sequence[pathlib.Path], given: Sequence[pathlib.Path]
+) -> list[list[tuple[int, Evaluation]]]:
+  """For each sweep the evaluations of its members, those given first."""
+  if not sweeps:
+    return []
+  of_members = {path: list[tuple[int, Evaluation]]() for path in sweeps}
+  places = [path for path in given if evaluations.is_evaluation(path)]
+  places += [p for run in sweeps for p in sweep_entry.found_inside(run)]
+  for place in dict.fromkeys(places):
+    evaluation = evaluations.read(place)
+    if owner := sweep_entry.owner(evaluation, sweeps):
+      of_members[owner[0]].append((owner[1], evaluation))
+  return list(of_members.values())
 
 
 def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
@@ -97,14 +116,14 @@ def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
     errors.InputError: a path is neither.
   """
   runs: list[pathlib.Path] = []
-  evaluations: list[Evaluation] = []
+  found: list[Evaluation] = []
   for directory in directories:
-    if (directory / "metrics.json").is_file():
-      evaluations.append(_evaluation(directory))
+    if evaluations.is_evaluation(directory):
+      found.append(evaluations.read(directory))
     elif (directory / "metrics.jsonl").is_file():
       runs.append(directory)
-      evaluations += [
-        _evaluation(child.parent)
+      found += [
+        evaluations.read(child.parent)
         for child in sorted(directory.glob("*/metrics.json"))
         if child.parent not in directories
       ]
@@ -114,14 +133,14 @@ def read(directories: Sequence[pathlib.Path]) -> list[Entry]:
         " evaluation (metrics.json) nor a diff, steer, realign or monitor job"
         " (config.json); give the --out of such a job that has started writing"
       )
-  owners = [_owner(evaluation, runs) for evaluation in evaluations]
-  names = _names([*runs, *(e.path for e in evaluations)])
+  owners = [_owner(evaluation, runs) for evaluation in found]
+  names = _names([*runs, *(e.path for e in found)])
   entries = []
   for run in runs:
-    own = [e for e, r in zip(evaluations, owners, strict=True) if r == run]
+    own = [e for e, r in zip(found, owners, strict=True) if r == run]
     entries.append(_entry(names[run], run, own[-1] if own else None))
     entries += [_entry(names[e.path], e.path, e) for e in own[:-1]]
-  for evaluation, owner in zip(evaluations, owners, strict=True):
+  for evaluation, owner in zip(found, owners, strict=True):
     if owner is None:
       entries.append(
         _entry(names[evaluation.path], evaluation.path, evaluation)
@@ -148,44 +167,25 @@ def _entry(
   )
 
 
-def _evaluation(path: pathlib.Path) -> Evaluation:
-  arrays = None
-  if (path / "density.npz").is_file():
-    with np.load(path / "density.npz", allow_pickle=False) as file:
-      arrays = {name: file[name] for name in file.files}
-  return Evaluation(
-    path=path,
-    config=artifacts.read_json(path / "config.json"),
-    metrics=artifacts.read_json(path / "metrics.json"),
-    arrays=arrays,
-    contexts=artifacts.read_json(path / "contexts.json"),
-  )
-
-
 def _owner(
   evaluation: Evaluation, runs: Sequence[pathlib.Path]
 ) -> pathlib.Path | None:
-  named = {
-    pathlib.Path(text).expanduser().resolve()
-    for text in _strings(evaluation.config)
-    if text
-  }
+  named = evaluations.named_paths(evaluation)
   for run in runs:
     inside = run in evaluation.path.parents
     if inside or any(run == path or run in path.parents for path in named):
       return run
+  # Of a run that is there, but not given: it is no other run's.
+  if any(_is_of_a_run(path) for path in named):
+    return None
   return runs[0] if len(runs) == 1 else None
 
 
-def _strings(value: Any) -> Iterator[str]:
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, dict):
-    for item in value.values():
-      yield from _strings(item)
-  elif isinstance(value, list):
-    for item in value:
-      yield from _strings(item)
+def _is_of_a_run(path: pathlib.Path) -> bool:
+  """Whether it is a training run, its dictionary, or one of its members."""
+  return any(
+    (place / "metrics.jsonl").is_file() for place in (path, *path.parents[:2])
+  )
 
 
 def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:

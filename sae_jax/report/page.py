@@ -20,7 +20,7 @@ import plotly.offline
 from sae_jax import version
 
 _ASSETS = pathlib.Path(__file__).parent / "assets"
-_STYLES = ("page.css", "diff.css", "findings.css")
+_STYLES = ("page.css", "diff.css", "findings.css", "sweep.css")
 
 Block = dict[str, Any]
 

@@ -99,12 +99,14 @@ def title(words: str) -> dict[str, Any]:
 
 
 def thin(
-  x: Sequence[float], y: Sequence[float | None]
+  x: Sequence[float],
+  y: Sequence[float | None],
+  most: int = _MAX_POINTS,
 ) -> tuple[list[float], list[float | None]]:
   """At most 1,500 points: means of equal stretches; a gap stays a gap."""
-  if len(x) <= _MAX_POINTS:
+  if len(x) <= most:
     return list(x), list(y)
-  size = math.ceil(len(x) / _MAX_POINTS)
+  size = math.ceil(len(x) / most)
   xs, ys = [], []
   for i in range(0, len(x), size):
     values = [v for v in y[i : i + size] if v is not None]

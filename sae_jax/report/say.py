@@ -42,6 +42,17 @@ def count(value: float | None) -> str:
   return f"{value:,.0f}"
 
 
+def rate(value: float | None) -> str:
+  """A learning rate: 2e-4, 3.7e-5, 0.01."""
+  if value is None or math.isnan(value):
+    return MISSING
+  if not value or abs(value) >= 0.01:
+    return f"{value:.3g}"
+  mantissa, exponent = f"{value:.2e}".split("e")
+  mantissa = mantissa.rstrip("0").rstrip(".")
+  return f"{mantissa}e{int(exponent)}"
+
+
 def duration(seconds: float | None) -> str:
   """The two largest units: 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
   if seconds is None:

@@ -5,7 +5,15 @@
 import pathlib
 from collections.abc import Sequence
 
-from sae_jax.report import curves, density, latents, page, say, summary
+from sae_jax.report import (
+  curves,
+  density,
+  latents,
+  page,
+  run_frontier,
+  say,
+  summary,
+)
 from sae_jax.report.entries import Entry
 
 
@@ -22,10 +30,11 @@ def sections(shown: Sequence[Entry]) -> list[page.Section]:
   """Everything about the dictionaries."""
   return [
     summary.section(shown),
+    *run_frontier.sections(shown),
     curves.section(shown),
     density.section(shown),
     latents.section(shown),
-    _provenance(shown),
+    provenance(shown),
   ]
 
 
@@ -54,7 +63,8 @@ def _lead(entry: Entry) -> str:
   return f"{entry.name}: {words}"
 
 
-def _provenance(shown: Sequence[Entry]) -> page.Section:
+def provenance(shown: Sequence[Entry]) -> page.Section:
+  """Where every dictionary came from, and its files in full."""
   blocks: list[page.Block] = []
   for entry in shown:
     if len(shown) > 1:

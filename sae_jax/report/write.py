@@ -8,7 +8,16 @@ import pathlib
 from collections.abc import Sequence
 
 from sae_jax import artifacts, errors
-from sae_jax.report import diff_page, entries, page, story, training_run
+from sae_jax.report import (
+  diff_page,
+  entries,
+  page,
+  run_frontier,
+  story,
+  sweep_entry,
+  sweep_page,
+  training_run,
+)
 
 
 def write_report(
@@ -47,6 +56,11 @@ def _html(shown: entries.Shown) -> str:
   pages += [story.of(finding).sections(finding) for finding in found]
   named = list(zip(story.names(diffs, found), pages, strict=True))
   title, lead = story.title(diffs, found), story.lead(diffs, found)
+  if shown.sweeps:
+    named += _named(shown.sweeps)
+    titles = dict.fromkeys(map(sweep_page.title, shown.sweeps))
+    title = title or "; ".join(titles)
+    lead = "; ".join(filter(None, [lead, *map(sweep_page.lead, shown.sweeps)]))
   if shown.dictionaries:
     of_runs = training_run.title(shown.dictionaries)
     several = len(shown.dictionaries) > 1
@@ -66,6 +80,21 @@ def _html(shown: entries.Shown) -> str:
     for name, some in named
     for section in some
   ]
+  sections[:0] = run_frontier.together(shown.sweeps, shown.dictionaries)
   if len(diffs) + len(found) > 1:
     sections.insert(0, story.section(diffs, found))
   return page.render(title=title, lead=lead, sections=sections)
+
+
+def _named(
+  sweeps: Sequence[sweep_entry.Sweep],
+) -> list[tuple[str, list[page.Section]]]:
+  """The pages of sweeps; those of one title are told apart by their names."""
+  titles = [sweep_page.title(sweep) for sweep in sweeps]
+  return [
+    (
+      title if titles.count(title) == 1 else f"{sweep.name}: {title}",
+      sweep_page.sections(sweep),
+    )
+    for title, sweep in zip(titles, sweeps, strict=True)
+  ]

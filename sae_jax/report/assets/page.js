@@ -16,13 +16,19 @@
     return value;
   }
 
+  // Groups of curves and marks that the reader has put out of sight.
+  const hidden = new Set();
+
   // What is folded away has no width yet: it is drawn when it is opened.
-  function draw(within) {
+  function draw(within, wanted = () => true) {
     const style = getComputedStyle(document.documentElement);
     for (const plot of within.querySelectorAll(".plot")) {
-      if (plot.closest("details:not([open])")) continue;
+      if (plot.closest("details:not([open])") || !wanted(plot)) continue;
       const text = plot.parentElement.querySelector(".spec").textContent;
       const spec = resolve(JSON.parse(text), style);
+      for (const trace of spec.data) {
+        if (hidden.has(trace.legendgroup)) trace.visible = false;
+      }
       const first = !plot.data;
       Plotly.react(plot, spec.data, spec.layout,
         {responsive: true, displaylogo: false, displayModeBar: false});
@@ -52,11 +58,22 @@
     plot.on("plotly_unhover", () => plot.classList.remove("leads"));
   }
 
+  function toggle(group) {
+    if (!hidden.delete(group)) hidden.add(group);
+    for (const button of document.querySelectorAll(".key button")) {
+      button.ariaPressed = !hidden.has(button.dataset.group);
+    }
+    draw(document, (plot) => plot.data?.some((t) => t.legendgroup === group));
+  }
+
   if (typeof Plotly !== "undefined") {
     draw(document);
     dark.addEventListener("change", () => draw(document));
     for (const fold of document.querySelectorAll("details")) {
       fold.addEventListener("toggle", () => fold.open && draw(fold));
+    }
+    for (const button of document.querySelectorAll(".key button")) {
+      button.addEventListener("click", () => toggle(button.dataset.group));
     }
   }
 
