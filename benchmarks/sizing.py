@@ -10,6 +10,7 @@ Tokens per second and chip-hours are those without overlap. Nothing is measured.
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 
 import devices
 import roofline
@@ -53,51 +54,70 @@ def read_share(device: devices.Device, s: roofline.Shapes) -> float:
   return min(1.0, on_host / s.data)
 
 
-def table(device: devices.Device, meshes, tokens: float) -> str:
-  """One row per mesh that fits; the fastest one is bold."""
-  head = (
-    "data x latent",
-    "latents per chip",
-    "state GB",
-    "work GB",
-    "of HBM",
-    "step ms, overlap … none",
-    "tokens/s",
-    f"chip-hours for {tokens:.0e} tokens",
-    "read GB/s per host",
+_HEAD = (
+  "slice, data x latent",
+  "latents per chip",
+  "state GB",
+  "work GB",
+  "of HBM",
+  "step ms, overlap … none",
+  "tokens/s",
+  "chip-hours",
+  "read GB/s per host",
+)
+
+
+def table(rows: Sequence[str]) -> str:
+  head = [f"| {' | '.join(_HEAD)} |", "|---|" + "---:|" * (len(_HEAD) - 1)]
+  return "\n".join((*head, *rows))
+
+
+def fastest(
+  device: devices.Device, meshes: Sequence[roofline.Shapes]
+) -> roofline.Shapes | None:
+  """Of the meshes that fit, the one with the shortest step; None: none fits."""
+  return min(
+    (s for s in meshes if memory(s).total <= device.hbm),
+    key=lambda s: roofline.step_seconds(device, s)[1],
+    default=None,
   )
-  lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
-  fitting = [s for s in meshes if memory(s).total <= device.hbm]
-  best = min(
-    fitting, key=lambda s: roofline.step_seconds(device, s)[1], default=None
+
+
+def row(
+  device: devices.Device, s: roofline.Shapes, tokens: float, mark: str = ""
+) -> str:
+  """A mesh; `*` where a host's network brings less than it has to read."""
+  need = memory(s)
+  overlapped, serial = roofline.step_seconds(device, s)
+  rate = s.batch / serial
+  read = rate * 2 * s.d_model * read_share(device, s)
+  cells = (
+    f"{device.name}/{s.chips}, {mark}{s.data}x{s.latent}{mark}",
+    f"{s.owned:,}",
+    f"{need.state / 1e9:.2f}",
+    f"{need.work / 1e9:.2f}",
+    f"{need.total / device.hbm:.0%}",
+    f"{overlapped * 1e3:.2f} … {serial * 1e3:.2f}",
+    f"{rate:,.0f}",
+    f"{s.chips * tokens / rate / 3600:,.0f}",
+    f"{read / 1e9:.1f}{'*' if read > device.network else ''}",
   )
-  for s in fitting:
-    need = memory(s)
-    overlapped, serial = roofline.step_seconds(device, s)
-    rate = s.batch / serial
-    read = rate * 2 * s.d_model * read_share(device, s)
-    over = " (network: less)" if read > device.network else ""
-    name = f"{s.data}x{s.latent}"
-    cells = (
-      f"**{name}**" if s is best else name,
-      f"{s.owned:,}",
-      f"{need.state / 1e9:.2f}",
-      f"{need.work / 1e9:.2f}",
-      f"{need.total / device.hbm:.0%}",
-      f"{overlapped * 1e3:.2f} … {serial * 1e3:.2f}",
-      f"{rate:,.0f}",
-      f"{s.chips * tokens / rate / 3600:,.0f}",
-      f"{read / 1e9:.1f}{over}",
-    )
-    lines.append(f"| {' | '.join(cells)} |")
-  if left := [s for s in meshes if s not in fitting]:
-    names = " ".join(f"{s.data}x{s.latent}" for s in left)
-    least = min(memory(s).total for s in left)
-    lines.append(
-      f"\nDo not fit in {device.hbm / 1e9:.1f} GB: {names}"
-      f" ({least / 1e9:.1f} GB or more)."
-    )
-  return "\n".join(lines)
+  return f"| {' | '.join(cells)} |"
+
+
+def left_out(
+  device: devices.Device, meshes: Sequence[roofline.Shapes]
+) -> list[str]:
+  """A sentence on what does not fit, if anything does not."""
+  found = [s for s in meshes if memory(s).total > device.hbm]
+  if not found:
+    return []
+  names = " ".join(f"{s.data}x{s.latent}" for s in found)
+  least = min(memory(s).total for s in found)
+  return [
+    f"Do not fit in {device.hbm / 1e9:.1f} GB: {names} ({least / 1e9:.1f} GB or"
+    " more)."
+  ]
 
 
 def storage(args) -> str:
@@ -131,23 +151,48 @@ def main() -> None:
   parser.add_argument(
     "--dead", type=float, default=0.0, help="share of latents that is dead"
   )
+  parser.add_argument(
+    "--best", action="store_true", help="only the fastest mesh of each slice"
+  )
   parser.add_argument("--tokens", type=float, default=1e10, help="of the run")
   args = parser.parse_args()
+  slices = [(case, *_parsed(case)) for case in args.slices]
   print(
     f"B={args.batch} D={args.d_model} F={args.latents} K={args.k}, dead:"
-    f" {args.dead:.0%}. PREDICTION, not a measurement.\n\n{storage(args)}"
+    f" {args.dead:.0%}, {args.tokens:.0e} tokens. PREDICTION, not a"
+    f" measurement.\n\n{storage(args)}\n"
   )
-  for case in args.slices:
-    name, _, count = case.partition("/")
-    try:
-      device, chips = devices.DEVICES[name], int(count)
-      device.sides(chips)
-    except (ValueError, KeyError):
-      raise SystemExit(
-        f"slice {case!r}: write DEVICE/CHIPS with one of {[*devices.DEVICES]}"
-        " and a power of two of TPU chips"
-      ) from None
-    print(f"\n### {case}\n\n{table(device, meshes(args, chips), args.tokens)}")
+  if args.best:
+    found = [(d, meshes(args, chips)) for _, d, chips in slices]
+    chosen = [(d, ms, fastest(d, ms)) for d, ms in found]
+    print(table([row(d, s, args.tokens) for d, _, s in chosen if s]))
+    for (case, *_), (d, ms, s) in zip(slices, chosen, strict=True):
+      if s is None:
+        print(f"\n{case}: {left_out(d, ms)[0]}")
+    return
+  for _, device, chips in slices:
+    all_meshes = meshes(args, chips)
+    best = fastest(device, all_meshes)
+    rows = [
+      row(device, s, args.tokens, "**" if s is best else "")
+      for s in all_meshes
+      if memory(s).total <= device.hbm
+    ]
+    print("\n".join((table(rows), "", *left_out(device, all_meshes), "")))
+
+
+def _parsed(case: str) -> tuple[devices.Device, int]:
+  """DEVICE/CHIPS."""
+  name, _, count = case.partition("/")
+  try:
+    device, chips = devices.DEVICES[name], int(count)
+    device.sides(chips)
+  except (ValueError, KeyError):
+    raise SystemExit(
+      f"slice {case!r}: write DEVICE/CHIPS with one of {[*devices.DEVICES]} and"
+      " a power of two of TPU chips"
+    ) from None
+  return device, chips
 
 
 def meshes(args, chips: int) -> list[roofline.Shapes]:

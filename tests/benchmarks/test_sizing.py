@@ -112,14 +112,24 @@ def test_a_host_reads_the_rows_of_its_chips(sizing, data, latent, share):
 
 def test_meshes_that_do_not_fit_are_named_and_the_fastest_is_bold(run):
   printed = run("v5e/16", "--latents=1048576", "--tokens=1e10")
-  (row,) = re.findall(r"^\| \*\*.*$", printed, re.MULTILINE)
+  (row,) = re.findall(r"^\|.*\*\*.*$", printed, re.MULTILINE)
   cells = [cell.strip() for cell in row.split("|")[1:-1]]
-  assert cells[:2] == ["**1x16**", "65,536"]
+  assert cells[:2] == ["v5e/16, **1x16**", "65,536"]
   rate, hours = (float(cells[i].replace(",", "")) for i in (6, 7))
   assert hours == pytest.approx(16 * 1e10 / rate / 3600, rel=0.01)
   assert "Do not fit in 17.2 GB: 2x8 4x4 8x2 16x1" in printed
   assert "PREDICTION" in printed
   assert "81.9 TB (8,192 bytes a token)" in printed
+
+
+def test_the_best_meshes_share_a_table(run):
+  printed = run("v5e/16", "v5p/64", "v5e/8", "--latents=1048576", "--best")
+  rows = [line for line in printed.splitlines() if line.startswith("| v")]
+  assert [row.split("|")[1].strip() for row in rows] == [
+    "v5e/16, 1x16",
+    "v5p/64, 1x64",
+  ]
+  assert "v5e/8: Do not fit in 17.2 GB: 1x8" in printed
 
 
 def test_a_dictionary_that_fits_nowhere_is_said_to(run):
