@@ -3,7 +3,9 @@
 """`sae-jax JOB …`: reads the command line, runs one job, prints its result.
 
 The result is one JSON line, last on stdout. Exit codes: 0 done, 2 wrong usage,
-config or input, 1 anything else; the last line on stderr says what to do.
+config or input, 75 interrupted and resumable (EX_TEMPFAIL), 1 anything else
+(134 where JAX ends it because another process of the job died); the last line on
+stderr says what to do.
 """
 
 import errno
@@ -17,7 +19,7 @@ from typing import Any
 from absl import flags, logging
 
 from sae_jax import config as config_lib
-from sae_jax import errors, mesh, metrics, version
+from sae_jax import errors, metrics, processes, version
 
 # Jobs that take a config; each module has `Config` and `run(config, out)`.
 CONFIG_JOBS = {
@@ -39,9 +41,12 @@ PATH_JOBS = {
 USAGE = "\n".join(
   [
     "usage: sae-jax JOB --config=FILE.py [--config.field=value ...] --out=DIR",
-    "               [--distributed]    one of several processes of a job",
+    "         one of several processes, as the engine or these flags say:",
+    "               --distributed | --coordinator=HOST:PORT --processes=N",
+    "               --process=I, [--peer_timeout=SECONDS until one is dead]",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
+    "       sae-jax submit --engine=ENGINE [OPTION ...] JOB --config=FILE.py --out=DIR",
     "",
     *(f"  {job:10s} {text}" for job, text in (CONFIG_JOBS | PATH_JOBS).items()),
     "",
@@ -54,12 +59,25 @@ _OUT = flags.DEFINE_string("out", None, "Where the result goes.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "This is one of several processes of one job."
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0, where no engine says it."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is.")
+_PEER_TIMEOUT = flags.DEFINE_integer(
+  "peer_timeout", 60, "Seconds until a silent process is taken for dead."
+)
 
 
 def main() -> None:
   """The `sae-jax` command."""
   os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-  sys.exit(run(sys.argv))
+  code = None
+  try:
+    code = run(sys.argv)
+  finally:
+    processes.leave(code)
+  sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,6 +86,8 @@ def run(argv: Sequence[str]) -> int:
   overrides = [a for a in argv[1:] if a.startswith("--config.")]
   plain = [a for a in argv if not a.startswith("--config.")]
   try:
+    if argv[1:2] == ["submit"]:
+      return _submit(argv[2:])
     if "--help" in plain or "-h" in plain or len(plain) == 1:
       print(USAGE)
       return 0 if len(plain) > 1 else 2
@@ -78,7 +98,7 @@ def run(argv: Sequence[str]) -> int:
   except errors.InputError as error:
     return _fail(2, str(error))
   except errors.Interrupted as error:
-    return _fail(1, str(error))
+    return _fail(error.exit_code, str(error))
   except KeyboardInterrupt:
     return _fail(1, "interrupted; run the same command again to go on")
   except metrics.NonFiniteError as error:
@@ -109,11 +129,26 @@ def _run_job(words: Sequence[str], overrides: Sequence[str]) -> dict[str, Any]:
     raise errors.InputError(f"sae-jax {job}: --config=FILE.py is missing")
   if not _OUT.value:
     raise errors.InputError(f"sae-jax {job}: --out=DIR is missing")
-  if _DISTRIBUTED.value:
-    mesh.join_processes()
+  _join_processes()
   module = _module(job)
   config = config_lib.load(_CONFIG.value, module.Config, overrides)
   return module.run(config, _OUT.value)
+
+
+def _submit(words: Sequence[str]) -> int:
+  """Of the other command line: an engine's options before a job's."""
+  submit = _module("submit")
+  if {"--help", "-h"} & set(words):
+    print(submit.usage())
+    return 0
+  print(json.dumps(submit.run(words, list(CONFIG_JOBS))))
+  return 0
+
+
+def _join_processes() -> None:
+  explicit = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  if _DISTRIBUTED.value or explicit != (None, None, None):
+    processes.join(*explicit, peer_timeout=_PEER_TIMEOUT.value)
 
 
 def _module(job: str) -> Any:

@@ -14,5 +14,9 @@ class InputError(ValueError):
 class Interrupted(Exception):
   """A signal asked the job to stop; what was done is saved.
 
-  `sae-jax` prints the message, which says how to go on, and exits with 1.
+  `sae-jax` prints the message, which says how to go on, and exits with 75:
+  EX_TEMPFAIL, which Slurm (RequeueExit) and Kubernetes (podFailurePolicy) can
+  be told to start again.
   """
+
+  exit_code = 75

@@ -1,16 +1,17 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-process start-up and the device mesh `(sae, data, latent)`.
+"""The device mesh `(sae, data, latent)`.
 
 Library code takes a mesh; only jobs and tests build one, and only here.
 """
 
 import dataclasses
-import os
+import math
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 from sae_jax import errors
 
@@ -50,29 +51,6 @@ class MeshConfig:
       )
 
 
-def join_processes() -> None:
-  """Joins the other processes of this job; call it before anything else.
-
-  JAX finds coordinator and rank by itself on Cloud TPU, Slurm, Open MPI and
-  Kubernetes; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-  JAX_PROCESS_ID say them.
-
-  Raises:
-    errors.InputError: none of these describes a job of several processes.
-  """
-  try:
-    jax.distributed.initialize(
-      num_processes=_from_environment("JAX_NUM_PROCESSES"),
-      process_id=_from_environment("JAX_PROCESS_ID"),
-    )
-  except ValueError as error:
-    raise errors.InputError(
-      f"--distributed: {error} Start the job under Slurm, Open MPI, Kubernetes"
-      " or on a TPU slice, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"
-      " and JAX_PROCESS_ID"
-    ) from error
-
-
 def refuse_processes(job: str) -> None:
   """Of a job that is not made for several processes.
 
@@ -86,20 +64,20 @@ def refuse_processes(job: str) -> None:
     )
 
 
-def _from_environment(name: str) -> int | None:
-  text = os.environ.get(name)
-  return None if text is None else int(text)
-
-
 def make(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
   """Builds the mesh over `devices` (default: every device of every process).
 
+  Neighbours on the last axes are neighbours in the machine: `latent` gets the
+  fastest links. Only `sae` and `data` cross the slow network between the slices
+  of a TPU job, `sae` first: dictionaries exchange nothing.
+
   Raises:
-    errors.InputError: the sizes do not multiply to the device count.
+    errors.InputError: the sizes do not multiply to the device count, or
+      `latent` does not fit into a slice.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  devices = _all_devices() if devices is None else list(devices)
   sizes = [config.sae, config.data, config.latent]
   if -1 in sizes:
     known = -int(np.prod(sizes))
@@ -115,12 +93,54 @@ def make(
       f" {int(np.prod(sizes))} devices, but there are {len(devices)}; set one"
       " axis to -1 to use them all"
     )
-  return jax.make_mesh(
-    tuple(sizes),
+  return jax.sharding.Mesh(
+    _arrange(sizes, devices),
     AXES,
     axis_types=(jax.sharding.AxisType.Auto,) * 3,
-    devices=devices,
   )
+
+
+def _all_devices() -> list[jax.Device]:
+  if jax.process_count() > 1 and not jax.distributed.is_initialized():
+    raise errors.InputError(
+      f"this is one of the {jax.process_count()} hosts of a TPU slice; start the"
+      " same command with --distributed on each of them"
+    )
+  return jax.devices()
+
+
+def _arrange(sizes: list[int], devices: list[jax.Device]) -> np.ndarray:
+  """The devices in the shape of the mesh.
+
+  `jax.make_mesh` refuses several slices, which nodes of GPUs are to it, and
+  meshes that divide an axis of a TPU's torus.
+  """
+  slices = {_slice(device) for device in devices}
+  if devices[0].platform != "tpu":
+    devices = sorted(devices, key=lambda device: (_slice(device), device.id))
+    return np.asarray(devices).reshape(sizes)
+  over_sae = math.gcd(sizes[0], len(slices))
+  over_data = len(slices) // over_sae
+  if sizes[1] % over_data or len(devices) % len(slices):
+    raise errors.InputError(
+      f"mesh {dict(zip(AXES, sizes, strict=True))} over {len(slices)} TPU"
+      f" slices of {len(devices) // len(slices)} devices: latents cannot be"
+      " split between slices, whose network is too slow for every step's exchange;"
+      f" set mesh.data (or mesh.sae) to a multiple of {len(slices)}"
+    )
+  inside = (sizes[0] // over_sae, sizes[1] // over_data, sizes[2])
+  if len(slices) == 1:
+    return mesh_utils.create_device_mesh(
+      inside, devices, allow_split_physical_axes=True
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    inside, (over_sae, over_data, 1), devices, allow_split_physical_axes=True
+  )
+
+
+def _slice(device: jax.Device) -> int:
+  # Of a TPU, or of the GPUs that one NVLink network joins; CPUs have none.
+  return getattr(device, "slice_index", 0)
 
 
 def peak_flops(device_kind: str) -> float | None:

@@ -12,14 +12,14 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "sae_jax"
 # Low to high. Rooms of one layer do not import one another.
 LAYERS = (
   ("errors", "version"),
-  ("config", "artifacts", "interrupt", "mesh"),
+  ("config", "artifacts", "interrupt", "mesh", "processes"),
   ("metrics", "endpoint"),
   ("ops",),
   ("sae", "store", "lm"),
   ("formats",),
   ("stream", "checkpoint", "judge", "interpret"),
   ("harvest", "train", "evaluate", "diff", "intervene", "posttrain", "monitor"),
-  ("report",),
+  ("report", "submit"),
   ("jobs",),
   ("__main__",),
   ("__init__",),

@@ -63,7 +63,7 @@ def run(
   lead = process == 0
   with (
     _lock(place) if lead else contextlib.nullcontext(),
-    interrupt.catch() as stop,
+    interrupt.catch(in_step=False) as stop,
   ):
 
     def check():

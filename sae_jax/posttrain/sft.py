@@ -123,18 +123,17 @@ def train(
     first = int(state.step)
     run.start(first)
     # A run that cannot be resumed leaves signals as they are.
-    alone = jax.process_count() == 1 and directory is not None
-    with interrupt.catch(alone=alone) as stop:
+    with interrupt.catch(resumable=directory is not None) as stop:
       for step in range(first, steps):
         due = [look for look in looks if step % look.every == 0]
         looked = {}
         if due:
           run.settle()
           looked = _look(due, step, current(state))
-        if stop.requested:
+        if signal := stop.due(step):
           run.save(step, state)
           raise errors.Interrupted(
-            f"{stop.requested} at step {step} of {steps}; a checkpoint was"
+            f"{signal} at step {step} of {steps}; a checkpoint was"
             " saved: run the same command again to go on"
           )
         if step % config.checkpoint_every == 0 and step > first:

@@ -172,7 +172,7 @@ def test_sigterm_saves_and_the_resumed_run_is_bit_equal(
   wait_for_step(process, out, 17)
   process.send_signal(signal.SIGTERM)
   code, stdout, stderr = finish(process)
-  assert code == 1 and not stdout
+  assert code == 75 and not stdout
   assert "SIGTERM at step" in stderr and "run the same command" in stderr
   assert "Traceback" not in stderr
   code, _, stderr = finish(start(config_file, out))
