@@ -1,0 +1,1 @@
+../sae_jax/submit/templates/tpu_vm.sh
