@@ -17,7 +17,10 @@ HOOK = "blocks.0.hook_resid_post"
 STEPS, SAVED = 12, 6
 BATCH, D = 64, 16
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.usefixtures("quick_compilation"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +80,14 @@ def _position(directory):
   )["position"]
 
 
-# The control; fewer devices; other splits of as many; more of one axis.
+# The control; a quarter of the devices; half of them, split otherwise; one.
 @pytest.mark.parametrize(
   "sizes",
   [
     (1, 2, 4),
     (1, 1, 2),
     (1, 4, 1),
-    pytest.param((1, 1, 1), marks=pytest.mark.slow),
-    pytest.param((1, 1, 8), marks=pytest.mark.slow),
-    pytest.param((1, 8, 1), marks=pytest.mark.slow),
-    pytest.param((2, 2, 2), marks=pytest.mark.slow),
+    (1, 1, 1),
   ],
   ids=lambda sizes: "x".join(map(str, sizes)),
 )
@@ -108,10 +108,10 @@ def test_a_checkpoint_goes_on_on_another_mesh(whole, source, tmp_path, sizes):
   for ours, theirs in lines:
     assert ours.keys() == theirs.keys() and ours["step"] == theirs["step"]
     # The state is restored to the bit, so the first loss differs by the order
-    # of its B·D terms: c·sqrt(B·D)·eps with c = 2. A step later weights differ
-    # by the same of an update, and so on: one more such error with each step.
+    # of its B·D terms: sqrt(B·D) unit roundoffs. A step later weights differ by
+    # as much of an update, and so on: one more such error with each step.
     steps = max(0, ours["step"] - SAVED + 1)
-    error = steps * 2 * (BATCH * D) ** 0.5 * np.finfo(np.float32).eps
+    error = steps * (BATCH * D) ** 0.5 * 2**-24
     for name in theirs:
       if name.startswith("perf/"):
         continue
