@@ -22,6 +22,7 @@ import numpy as np
 from sae_jax import mesh, sae
 from sae_jax.ops.topk_encode import reference
 from sae_jax.train import optimizer as optimizer_lib
+from sae_jax.train import stack
 from sae_jax.train import stacked as stacked_lib
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
@@ -133,7 +134,7 @@ def stacked(problem: Problem, count: int) -> Callable[[], None]:
     d_model=problem.d_model,
     steps=_STEPS,
   )
-  state_S = stacked_lib.stack_states(
+  state_S = stack.stack_states(
     (_state(problem, config, seed, on) for seed in range(count)), count
   )
   return _again(problem, config, train_step, state_S, on)

@@ -9,6 +9,7 @@ import jax
 
 from sae_jax import artifacts
 from sae_jax import config as config_lib
+from sae_jax.formats import saelens
 from sae_jax.train import config as train_config
 from sae_jax.train import loop, start
 
@@ -30,9 +31,13 @@ def run(config: Config, out: str) -> dict[str, Any]:
       print(f"{output.path} is already trained", file=sys.stderr)
       return output.finished["result"]
     metrics = loop.train(config, source, output.path)
+    place = output.path / "sae"
+    for found in metrics.get("members", ()):
+      own = place / str(found["member"])
+      found["sae"] = str(own) if saelens.is_saelens(own) else None
     result = {
       "run": str(output.path),
-      "sae": str(output.path / "sae"),
+      **({} if config.sweep else {"sae": str(place)}),
       "steps": config.steps,
       "tokens": config.steps * config.stream.batch_size,
       **metrics,

@@ -12,59 +12,24 @@ import functools
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
 import jax
-import ml_dtypes
-import numpy as np
 from grain import experimental as grain_experimental
 
 from sae_jax import errors
 from sae_jax import store as store_lib
-from sae_jax.stream import draws, order
+from sae_jax.stream import assemble, draws, order
 
 _VERSION = 1
 # On the devices besides the one in use: one is taken while one is copied.
 _BATCHES_AHEAD = 2
 
 
-def _rows_by_process(
-  sharding: jax.NamedSharding, batch_size: int
-) -> dict[int, list[tuple[int, int]]]:
-  rows: dict[int, list[tuple[int, int]]] = {}
-  for device, index in sharding.devices_indices_map((batch_size,)).items():
-    start, stop, _ = index[0].indices(batch_size)
-    rows.setdefault(device.process_index, []).append((start, stop))
-  return rows
-
-
-def _assemble(
-  parts: tuple[np.ndarray, ...],
-  *,
-  lanes: tuple[int, ...],
-  sharding: jax.NamedSharding,
-  batch_size: int,
-) -> jax.Array:
-  """Lane parts of this process to a global array, without a joined copy."""
-  lane_rows, width = parts[0].shape
-  part_of = dict(zip(lanes, parts, strict=True))
-
-  def rows(index):
-    start, stop, _ = index[0].indices(batch_size)
-    pieces = [
-      part_of[lane][max(start - lane * lane_rows, 0) : stop - lane * lane_rows]
-      for lane in range(start // lane_rows, -(-stop // lane_rows))
-    ]
-    joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return joined.view(ml_dtypes.bfloat16)
-
-  return jax.make_array_from_callback((batch_size, width), sharding, rows)
-
-
 class Stream:
-  """An iterator of batches `x_BD`; see `open_stream`."""
+  """An iterator of batches; see `open_stream`."""
 
   def __init__(
     self,
@@ -89,8 +54,8 @@ class Stream:
   def __iter__(self) -> "Stream":
     return self
 
-  def __next__(self) -> jax.Array:
-    """The next batch, x_BD bf16.
+  def __next__(self) -> assemble.Batch:
+    """The next batch, x_BD bf16, or a tuple of them, one of each hook.
 
     Raises:
       StopIteration: a bounded store is drained.
@@ -104,13 +69,18 @@ class Stream:
     # grain would go on behind a draw that failed, and so skip its rows.
     self._sound = False
     start = time.perf_counter()
-    x_BD = next(self._pipeline[0], None)
+    batch = next(self._pipeline[0], None)
     self._stall_ms = (time.perf_counter() - start) * 1e3
     self._sound = True
-    if x_BD is None:
+    if batch is None:
       raise StopIteration
     self._batches += 1
-    return x_BD
+    return batch
+
+  @property
+  def batches(self) -> int:
+    """How many were taken, in this process and before its state was saved."""
+    return self._batches
 
   def state(self) -> dict[str, Any]:
     """The position after the last returned batch, for JSON; O(1)."""
@@ -144,25 +114,26 @@ def _close(
 
 def open_stream(
   store: store_lib.Store,
-  hook: str,
+  hooks: str | Sequence[str],
   config: order.StreamConfig,
   *,
   mesh: jax.sharding.Mesh,
   chunks: range | None = None,
   start_state: Mapping[str, Any] | None = None,
 ) -> Stream:
-  """Opens the stream of one hook's rows, endless over freshly shuffled epochs.
+  """Opens the stream of a store's rows, endless over freshly shuffled epochs.
 
   Batches are x_BD bf16 with B = config.batch_size, split over `data` and
-  replicated over the other axes. An epoch has each row once. The order does
-  not depend on the hook: equal configs show equal rows of two hooks.
+  replicated over the other axes. Of several hooks they are tuples of x_BD, of
+  the same rows. An epoch has each row once. Order and state do not depend on
+  the hooks.
 
   A bounded store is read once, in blocks of half its window that are permuted
   one by one, and is waited for; see `Stream.releasable_chunk`.
 
   Args:
     store: an open store.
-    hook: the hook's name in the store.
+    hooks: a hook's name in the store, or the names of several.
     config: sizes and seed.
     mesh: the device mesh; a process reads only the lanes its devices need.
     chunks: the read chunks to use (see `store.holdout`); default: all.
@@ -172,19 +143,24 @@ def open_stream(
     errors.InputError: a config that does not fit the store or the mesh, or a
       state of another stream.
   """
-  hook = store.hook(hook)
+  single = isinstance(hooks, str)
+  names = tuple(map(store.hook, (hooks,) if single else hooks))
+  if not names:
+    raise errors.InputError("hooks=(): name at least one hook of the store")
   plan = _plan(store, config, chunks)
   _check_fit(plan, mesh)
   identity = _identity(plan, store)
   batches = 0 if start_state is None else _batches_of(start_state, identity)
   rows = jax.NamedSharding(mesh, jax.P("data"))
   lanes = order.lanes_by_process(
-    _rows_by_process(rows, config.batch_size), config.batch_size, config.lanes
+    assemble.rows_by_process(rows, config.batch_size),
+    config.batch_size,
+    config.lanes,
   )[jax.process_index()]
   stop = threading.Event()
   parts = [
     _lane_parts(
-      draws.Draws(plan, lane, plan.locate(lane, batches), store, hook, stop)
+      draws.Draws(plan, lane, plan.locate(lane, batches), store, names, stop)
     )
     for lane in lanes
   ]
@@ -192,7 +168,8 @@ def open_stream(
   ahead = grain_experimental.ThreadPrefetchIterDataset(
     grain_experimental.ZipIterDataset(parts, strict=False).map(
       functools.partial(
-        _assemble,
+        assemble.batch,
+        single=single,
         lanes=lanes,
         sharding=sharding,
         batch_size=config.batch_size,

@@ -19,8 +19,8 @@ from sae_jax.stream import order
 class Draws:
   """A grain source: the chunks of one lane's draws, from `start` on.
 
-  An element is (chunks, counter of the row order, rows to skip). Nothing of
-  the order depends on the hook.
+  An element is (the chunks of each hook, counter of the row order, rows to
+  skip). Nothing of the order depends on the hooks.
   """
 
   def __init__(
@@ -29,11 +29,12 @@ class Draws:
     lane: int,
     start: tuple[int, int, int],
     store: store_lib.Store,
-    hook: str,
+    hooks: tuple[str, ...],
     stop: threading.Event,
   ):
     self.plan = plan
-    self._lane, self._store, self._hook, self._stop = lane, store, hook, stop
+    self._lane, self._store, self._stop = lane, store, stop
+    self._hooks = hooks
     self._round, self._draw, self._skip = start
     self._dealt = -1, np.empty(0, np.intp)
 
@@ -54,10 +55,11 @@ class Draws:
     first, end = (d * len(dealt) // draws for d in (draw, draw + 1))
     ids = dealt[first:end].tolist()
     if plan.block is not None:
-      self._store.wait_chunks(self._hook, ids, stop=self._stop)
+      # The chunks of all hooks are written together.
+      self._store.wait_chunks(self._hooks[0], ids, stop=self._stop)
       if self._stop.is_set():
         raise _ClosedError("the stream was closed while it waited for data")
-    blocks = self._store.read_chunks(self._hook, ids)
+    blocks = [self._store.read_chunks(hook, ids) for hook in self._hooks]
     return blocks, (draw, round_, self._lane), self._skip if index == 0 else 0
 
 
@@ -65,15 +67,23 @@ class _ClosedError(Exception):
   """Ends the reading threads; nobody is left to see it."""
 
 
-def mix(element: tuple[Any, ...], *, seed: int) -> np.ndarray:
-  """Permutes the rows of a draw: one copy, straight from the chunks."""
-  blocks, counter, skip = element
-  n = sum(len(block) for block in blocks)
+def mix(element: tuple[Any, ...], *, seed: int) -> tuple[np.ndarray, ...]:
+  """The permuted rows of a draw, of each hook.
+
+  One copy, straight from the chunks.
+  """
+  hooks, counter, skip = element
+  n = sum(len(block) for block in hooks[0])
   to_N = order.permutation(n, (seed, order.ROW_ORDER), counter)
+  return tuple(_scatter(blocks, to_N)[skip:] for blocks in hooks)
+
+
+def _scatter(blocks: list[np.ndarray], to_N: np.ndarray) -> np.ndarray:
+  """Row i of the blocks, one after another, becomes row to_N[i]."""
   # As integers: numpy holds the GIL while it moves bfloat16.
-  rows_ND = np.empty((n, blocks[0].shape[1]), np.uint16)
+  rows_ND = np.empty((len(to_N), blocks[0].shape[1]), np.uint16)
   start = 0
   for block in blocks:
     rows_ND[to_N[start : start + len(block)]] = block.view(np.uint16)
     start += len(block)
-  return rows_ND[skip:]
+  return rows_ND

@@ -48,7 +48,8 @@ class TrainConfig:
   held_out_rows: int = 0  # rounded up to whole write chunks; never trained on
   eval_every: int = 500  # steps between looks at the held-out rows
   checkpoint_every: int = 500
-  keep_checkpoints: int = 2
+  keep_checkpoints: int = 2  # the newest
+  keep_every: int = 0  # steps; checkpoints at its multiples stay for good
   log_every: int = 10
   wandb_project: str = ""  # empty: no wandb
 
@@ -60,6 +61,7 @@ class TrainConfig:
       ("keep_checkpoints", 1),
       ("log_every", 1),
       ("held_out_rows", 0),
+      ("keep_every", 0),
     ):
       if getattr(self, name) < least:
         raise errors.InputError(
@@ -70,6 +72,12 @@ class TrainConfig:
         f"eval_every={self.eval_every} is not a multiple of"
         f" log_every={self.log_every}; held-out metrics are logged with the"
         " step's own"
+      )
+    if self.keep_every % self.checkpoint_every:
+      raise errors.InputError(
+        f"keep_every={self.keep_every} is not a multiple of"
+        f" checkpoint_every={self.checkpoint_every}; only what is saved can be"
+        " kept"
       )
     if self.sweep:
       _check_sweep(self)
@@ -85,6 +93,7 @@ MAY_CHANGE = (
   "eval_every",
   "checkpoint_every",
   "keep_checkpoints",
+  "keep_every",
   "log_every",
   "wandb_project",
 )

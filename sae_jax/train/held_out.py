@@ -15,53 +15,64 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sae_jax import store
+from sae_jax import sae, store
 from sae_jax.sae import init, losses
 from sae_jax.train import config as config_lib
-from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
 _BATCHES = 4
 
-Look = Callable[[state_lib.TrainState], dict[str, jax.Array]]
+Look = Callable[[sae.Params, jax.Array], dict[str, jax.Array]]
 
 
-def make_look(
+def rows(
   config: config_lib.TrainConfig,
   source: store.Store,
   hook: str,
   chunks: range,
   mesh: jax.sharding.Mesh,
-) -> Look:
-  """Returns `look(state) -> {"eval/fvu", "eval/l0"}`; {} without rows.
+) -> jax.Array | None:
+  """x_NBD on the devices, raw: N batches of a hook's held-out rows.
 
-  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖².
+  None where there are none, or fewer than data shards.
   """
   batch, data = config.stream.batch_size, mesh.shape["data"]
   if not len(chunks):
-    return lambda state: {}
+    return None
   needed = -(-_BATCHES * batch // source.read_rows)
   rows_ND = np.concatenate(source.read_chunks(hook, list(chunks[:needed])))
   batch = min(batch, len(rows_ND) // data * data)
-  if not batch:  # fewer rows than data shards
-    return lambda state: {}
+  if not batch:
+    return None
   count = min(_BATCHES, len(rows_ND) // batch)
   rows_NBD = rows_ND[: count * batch].reshape(count, batch, -1)
   sharding = jax.NamedSharding(mesh, jax.P(None, "data", None))
-  x_NBD = jax.make_array_from_callback(
+  return jax.make_array_from_callback(
     rows_NBD.shape, sharding, lambda index: rows_NBD[index]
   )
-  measure = _sharded_measure(config.sae, mesh, rows_ND.shape[1])
+
+
+def make_look(
+  config: sae.SaeConfig, x_NBD: jax.Array | None, mesh: jax.sharding.Mesh
+) -> Look:
+  """Returns `look(params, scale) -> {"eval/fvu", "eval/l0"}` on `rows`.
+
+  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖². Without rows
+  the look is {}.
+  """
+  if x_NBD is None:
+    return lambda params, scale: {}
+  measure = _sharded_measure(config, mesh, x_NBD.shape[2])
 
   @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
-  def look(state, x_NBD):
+  def look(params, scale, x_NBD):
     def one(x_BD):
-      return measure(state.params, x_BD.astype(jnp.float32) * state.scale)
+      return measure(params, x_BD.astype(jnp.float32) * scale)
 
     fvu_N, l0_N = lax.map(one, x_NBD)
     return {"eval/fvu": jnp.mean(fvu_N), "eval/l0": jnp.mean(l0_N)}
 
-  return lambda state: look(state, x_NBD)
+  return lambda params, scale: look(params, scale, x_NBD)
 
 
 def _sharded_measure(config, mesh, d_model):

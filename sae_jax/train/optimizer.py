@@ -155,13 +155,14 @@ def make_apply(
   steps: int,
   implementation: str | None = None,
 ) -> Apply:
-  """`apply(grads, opt_state, params, peak)`: new params, state, gradient norm.
+  """`apply(grads, opt_state, params, peak)`: new params, new state, Σ g².
 
   What `make_optimizer(...).update` and `optax.apply_updates` do together, up to
   rounding, on a state of the same structure, with each matrix and its moments
-  read and written once (`ops.sphere_adam`). The norm is that of the whole
-  gradient as it came. `peak`: another peak than the config's, or None. To be
-  called inside a `shard_map` over the mesh, with a shard's part of everything.
+  read and written once (`ops.sphere_adam`). Σ g² is of the shard's part of the
+  gradient as it came; it adds up over `latent`. `peak`: another peak than the
+  config's, or None. To be called inside a `shard_map` over the mesh, with a
+  shard's part of everything.
 
   Args:
     config: the optimizer.
@@ -172,27 +173,23 @@ def make_apply(
   """
   own_peak = resolve_learning_rate(config, latents)
   platform = mesh.devices.flat[0].platform
-  move = _make_move(
-    config, mesh, implementation or dispatch.for_platform(platform)
-  )
+  move = _make_move(config, implementation or dispatch.for_platform(platform))
 
   def apply(grads, opt_state, params, peak=None):
     radial, adam, scale, unit = opt_state
     count = optax.safe_increment(adam.count)
     peak = own_peak if peak is None else peak
     rate = rate_at(config, scale.count, peak=peak, steps=steps)
-    params, mu, nu, grad_norm = move(
-      params, grads, adam.mu, adam.nu, rate, count
-    )
+    params, mu, nu, square = move(params, grads, adam.mu, adam.nu, rate, count)
     adam = adam._replace(count=count, mu=mu, nu=nu)
     scale = scale._replace(count=optax.safe_increment(scale.count))
-    return params, (radial, adam, scale, unit), grad_norm
+    return params, (radial, adam, scale, unit), square
 
   return apply
 
 
-def _make_move(config, mesh, implementation):
-  """`(params, grads, mu, nu, rate, count) -> (params, mu, nu, grad_norm)`."""
+def _make_move(config, implementation):
+  """`(params, grads, mu, nu, rate, count) -> (params, mu, nu, Σ g²)`."""
   adam = functools.partial(
     ops.sphere_adam, b1=config.b1, b2=config.b2, eps=config.eps
   )
@@ -215,14 +212,11 @@ def _make_move(config, mesh, implementation):
     b_dec = vector(*old("b_dec_D"))
     # The biases' gradients are the last to read the matrices: b_dec's reads
     # w_enc, b_enc's reads w_dec. Sums that start with them come after.
-    first = lax.axis_index("latent") == 0  # b_dec is on every shard
+    first = _on_first_shard()
     w_enc = matrix(
       *old("w_enc_FD"), jnp.where(first, b_dec.grad_square, 0), unit_rows=False
     )
     w_dec = matrix(*old("w_dec_FD"), b_enc.grad_square, unit_rows=True)
-    square = w_enc.grad_square + w_dec.grad_square
-    if mesh.shape["latent"] > 1:
-      square = lax.psum(square, "latent")
     moved = {
       "w_enc_FD": w_enc,
       "w_dec_FD": w_dec,
@@ -234,9 +228,30 @@ def _make_move(config, mesh, implementation):
       arrays = {name: getattr(m, field) for name, m in moved.items()}
       return sae.Params(**arrays)
 
-    return new("row_FD"), new("mu_FD"), new("nu_FD"), jnp.sqrt(square)
+    square = w_enc.grad_square + w_dec.grad_square
+    return new("row_FD"), new("mu_FD"), new("nu_FD"), square
 
   return move
+
+
+def square_sum(grads: sae.Params) -> jax.Array:
+  """Σ g² as `make_apply` gives it, before anything is changed.
+
+  For those who must know whether it is finite: it reads the gradient once more.
+  """
+
+  def square(array):
+    # Per row first: two short sums round less than one over all elements.
+    return jnp.sum(jnp.sum(array * array, axis=-1))
+
+  b_dec = jnp.where(_on_first_shard(), square(grads.b_dec_D), 0)
+  matrices = square(grads.w_enc_FD) + square(grads.w_dec_FD)
+  return matrices + square(grads.b_enc_F) + b_dec
+
+
+def _on_first_shard():
+  """Where `b_dec`, which is on every shard, is counted."""
+  return lax.axis_index("latent") == 0
 
 
 def state_sharding(

@@ -6,6 +6,7 @@ Nothing is saved before its loss is known to be finite, nothing is released
 before a checkpoint on disk no longer needs it.
 """
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import jax
 from sae_jax import checkpoint, metrics, store, stream
 from sae_jax import mesh as mesh_lib
 from sae_jax.train import config as config_lib
+from sae_jax.train import records as records_lib
 from sae_jax.train import state as state_lib
 
 
@@ -29,28 +31,25 @@ class Run:
     directory: pathlib.Path,
     checkpoints: checkpoint.Checkpoints,
     batches: stream.Stream,
+    records: records_lib.Records,
     *,
-    first: int,
-    d_model: int,
+    flops: int,
     mesh: jax.sharding.Mesh,
   ):
+    """`flops`: of a step, in its dense products."""
     self._config = config
     self._source = source
     self._directory = directory
     self._checkpoints = checkpoints
     self._batches = batches
-    lead = jax.process_index() == 0
-    self._writer = (
-      metrics.Writer(directory, first, config.wandb_project) if lead else None
-    )
-    self._late = metrics.OneStepLate(
-      self._writer, config.log_every, watch="train/loss"
-    )
+    self._records = records
     self._progress = metrics.Progress(
-      config.steps, "steps", initial=first, show=lead
+      config.steps,
+      "steps",
+      initial=batches.batches,
+      show=jax.process_index() == 0,
     )
-    # Of the dense encoder product, which is all that has to be dense.
-    self._flops = 2 * config.stream.batch_size * config.sae.latents * d_model
+    self._flops = flops
     peak = mesh_lib.peak_flops(mesh.devices.flat[0].device_kind)
     self._peak = peak * mesh.devices.size if peak else None
     self._then = time.perf_counter()
@@ -67,38 +66,29 @@ class Run:
     }
     if self._peak:
       rates["perf/mfu"] = self._flops / (seconds * self._peak)
-    self._checked(self._late, step, scalars, rates)
-    last = self._late.last
-    note = f"fvu {last['train/fvu']:.4f}" if last else ""
-    self._progress.update(step + 1, note)
+    self._checked(self._records.log, step, scalars, rates)
+    self._progress.update(step + 1, self._records.note())
 
   def save(self, step: int, state: state_lib.TrainState) -> None:
     """Saves a state whose loss is known to be finite."""
-    self._checked(self._late.flush)
+    self._checked(self._records.flush)
     position = self._batches.state()
-    self._checkpoints.save(step, state, position)
+    release = None
     if self._source.bounded:
       # Only what a checkpoint on disk no longer needs may be deleted.
-      self._checkpoints.wait()
-      self._source.release(self._batches.releasable_chunk(position))
+      first_chunk = self._batches.releasable_chunk(position)
+      release = functools.partial(self._source.release, first_chunk)
+    self._checkpoints.save(step, state, position, saved=release)
 
-  def last_metrics(self, looked: dict[str, jax.Array]) -> dict[str, float]:
+  def result(self, looked: dict[str, jax.Array]) -> dict[str, Any]:
     """The last step's metrics and a look at the final state."""
-    final = {name: float(v) for name, v in jax.device_get(looked).items()}
-    last = self._late.last
-    if not last:  # resumed after the last step
-      lines = metrics.read(self._directory / "metrics.jsonl")
-      last = next((x for x in reversed(lines) if "train/loss" in x), {})
-    if self._writer is not None and final:
-      self._writer.write(self._config.steps, final)
-    return {k: v for k, v in last.items() if k != "step"} | final
+    return self._records.result(looked)
 
   def close(self) -> None:
     self._progress.close()
     self._batches.close()
     self._checkpoints.close()
-    if self._writer is not None:
-      self._writer.close()
+    self._records.close()
 
   def _checked(self, call: Callable[..., None], *args: Any) -> None:
     try:

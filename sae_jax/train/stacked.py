@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several dictionaries of one shape, trained on one batch by one program.
 
-The state is that of one dictionary with a leading axis S, split over the mesh
-axis `sae`. A batch is read and scaled once.
+Reads the batch once, changes a stacked state (`stack`) in place. A member whose
+loss or gradient is not finite is left as it was before that step, for good.
 
 On two cores, as two CPU devices with mesh.sae=2, eight members (B=2048, D=576,
 F=4096, K=32) took 0.71 of the time of eight separate steps; on one CPU device,
@@ -12,7 +12,7 @@ where they are equal to the bit, 1.1.
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jax import lax
 from sae_jax import errors, sae
 from sae_jax.sae import init
 from sae_jax.train import optimizer as optimizer_lib
-from sae_jax.train import state as state_lib
+from sae_jax.train import stack
 from sae_jax.train import step as step_lib
 
 # What the members of a stack may differ in; `decoder_bias` is of the start.
@@ -38,15 +38,22 @@ def make_stacked_step(
   *,
   d_model: int,
   steps: int,
+  hooks: Sequence[int] | None = None,
   implementation: str | None = None,
 ) -> step_lib.TrainStep:
-  """`step(state_S, x_BD) -> (state_S, scalars_S)` for S dictionaries.
+  """`step(state_S, x) -> (state_S, scalars_S)` for S dictionaries.
 
   What `make_train_step` does, for every member: to the bit on one CPU device,
-  up to float reassociation elsewhere. k, AuxK's coefficient and the learning
-  rate may differ, and the initial state, hence the seed. A member that diverges
-  does not touch the others. The state is donated and keeps its shardings
-  (`state_sharding`); the scalars are [S], replicated.
+  up to float reassociation elsewhere. k, AuxK's coefficient, the learning rate
+  and the hook may differ, and the initial state, hence the seed. `x` is x_BD,
+  or one x_BD of every hook. The state is donated and keeps its shardings
+  (`stack.state_sharding`); the scalars are [S], replicated.
+
+  A member that diverges does not touch the others. It keeps what it was before
+  the first step at which its loss or its gradient's norm was not finite:
+  parameters, moments, counters and the number of steps, which tells later steps
+  to leave it alone. Besides the scalars of `make_train_step` there is
+  `sweep/live`: 1 for members that this step has changed.
 
   Args:
     configs: the dictionaries.
@@ -54,6 +61,7 @@ def make_stacked_step(
     mesh: `(sae, data, latent)`; S divides over `sae`.
     d_model: D.
     steps: the length of the run, which the learning rates' decay ends with.
+    hooks: which array of `x` each member is trained on; None: x is x_BD.
     implementation: of the ops; None: by the mesh's platform.
 
   Raises:
@@ -66,12 +74,20 @@ def make_stacked_step(
   train_members = (
     _all_at_once if on_cpu and mesh.shape["sae"] == 1 else _in_turn
   )
-  train = train_members(configs, optimizer_configs, mesh, fixed)
+  hooks = (0,) * len(configs) if hooks is None else tuple(hooks)
+  train = train_members(configs, optimizer_configs, hooks, mesh, fixed)
 
-  def shard(state_S, members_S, x_BD):
-    return train(state_S, members_S, step_lib.scaled(x_BD, state_S.scale[0]))
+  def shard(state_S, members_S, x):
+    # Members that were left behind have done fewer steps.
+    newest = jnp.max(state_S.step)
+    if mesh.shape["sae"] > 1:
+      newest = lax.pmax(newest, "sae")
+    rows = x if isinstance(x, tuple) else (x,)
+    return train(state_S, state_S.step == newest, members_S, rows)
 
-  shardings = state_sharding(configs[0], optimizer_configs[0], d_model, mesh)
+  shardings = stack.state_sharding(
+    configs[0], optimizer_configs[0], d_model, mesh
+  )
   by_row = jax.NamedSharding(mesh, jax.P("data", None))
   state_specs = jax.tree.map(lambda s: s.spec, shardings)
   sharded = jax.shard_map(
@@ -81,16 +97,16 @@ def make_stacked_step(
     out_specs=(state_specs, jax.P("sae")),
     check_vma=False,
   )
-  members_S = _differences(configs, optimizer_configs)
+  members_S = _differences(configs, optimizer_configs, hooks)
   return jax.jit(
-    lambda state_S, x_BD: sharded(state_S, members_S, x_BD),
+    lambda state_S, x: sharded(state_S, members_S, x),
     in_shardings=(shardings, by_row),
     out_shardings=(shardings, jax.NamedSharding(mesh, jax.P())),
     donate_argnums=0,
   )
 
 
-def _all_at_once(configs, optimizer_configs, mesh, fixed):
+def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
   """Every member's own step in one program, to the bit.
 
   At the cost of copies of all members, and of compile time that grows with S.
@@ -100,22 +116,31 @@ def _all_at_once(configs, optimizer_configs, mesh, fixed):
     for config, optimizer_config in zip(configs, optimizer_configs, strict=True)
   ]
 
-  def train(state_S, members_S, x_BD):
+  def train(state_S, live_S, members_S, rows):
     del members_S
-    states = [_member(state_S, i) for i in range(len(steps))]
+    states = [stack.take(state_S, i) for i in range(len(steps))]
     # Without these borders XLA cuts members out, and puts them back, inside
     # the loops that compute them, and rounds otherwise than in a step alone.
     states = lax.optimization_barrier(states)
-    done = [
-      step(state, x_BD) for step, state in zip(steps, states, strict=True)
-    ]
+    done = []
+    for step, state, hook in zip(steps, states, hooks, strict=True):
+      found = step.measure(state, rows[hook])
+      state, square = step.update(state, found)
+      done.append((state, found.scalars, step.norm(square)))
     done = lax.optimization_barrier(done)
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *done)
+    scalars = []
+    for i, (state, found, norm) in enumerate(done):
+      live = live_S[i] & jnp.isfinite(found["train/loss"]) & jnp.isfinite(norm)
+      # A copy of the member was trained: it is put back, or not.
+      put = functools.partial(stack.put, state_S, state, i)
+      state_S = lax.cond(live, put, lambda state_S=state_S: state_S)
+      scalars.append(_with(found, norm, live))
+    return state_S, jax.tree.map(lambda *s: jnp.stack(s), *scalars)
 
   return train
 
 
-def _in_turn(configs, optimizer_configs, mesh, fixed):
+def _in_turn(configs, optimizer_configs, hooks, mesh, fixed):
   """One member after another, in place: one program and the memory of one."""
   # The program takes the largest k; a member keeps the first of its own.
   config = dataclasses.replace(
@@ -125,44 +150,49 @@ def _in_turn(configs, optimizer_configs, mesh, fixed):
   )
   step = step_lib.make_shard_step(config, optimizer_configs[0], mesh, **fixed)
 
-  def train(state_S, members_S, x_BD):
-    def train_member(state_S, at):
-      index, member = at
-      state = _member(state_S, index)
-      state, scalars = step(state, x_BD, member)
-      return _put(state_S, state, index), scalars
+  def train(state_S, live_S, members_S, rows):
+    rows_HBD = jnp.stack(rows)
 
-    count = state_S.step.shape[0]
-    return lax.scan(train_member, state_S, (jnp.arange(count), members_S))
+    def train_member(state_S, at):
+      index, live, (member, hook) = at
+      x_BD = stack.take(rows_HBD, hooks[0] if hook is None else hook)
+      found = step.measure(stack.take(state_S, index), x_BD, member)
+      # One more reading of the gradient, and none of the state.
+      norm = step.norm(optimizer_lib.square_sum(found.grads))
+      live &= jnp.isfinite(found.scalars["train/loss"]) & jnp.isfinite(norm)
+
+      def update():
+        state, _ = step.update(stack.take(state_S, index), found)
+        return stack.put(state_S, state, index)
+
+      state_S = lax.cond(live, update, lambda: state_S)
+      return state_S, _with(found.scalars, norm, live)
+
+    at = (jnp.arange(len(live_S)), live_S, members_S)
+    return lax.scan(train_member, state_S, at)
 
   return train
 
 
-def _member(state_S, index):
-  return jax.tree.map(
-    lambda a: lax.dynamic_index_in_dim(a, index, keepdims=False), state_S
-  )
+def _with(scalars, norm, live):
+  return scalars | {
+    "train/grad_norm": norm,
+    "sweep/live": live.astype(jnp.float32),
+  }
 
 
-def _put(state_S, state, index):
-  return jax.tree.map(
-    lambda a, new: lax.dynamic_update_index_in_dim(a, new, index, 0),
-    state_S,
-    state,
-  )
-
-
-def _differences(configs, optimizer_configs):
+def _differences(configs, optimizer_configs, hooks):
   """[S] of what the members differ in, for programs that all of them share."""
   rates = [
     optimizer_lib.resolve_learning_rate(o, c.latents)
     for o, c in zip(optimizer_configs, configs, strict=True)
   ]
-  return step_lib.Member(
+  member = step_lib.Member(
     k=_varying([c.k for c in configs], np.int32),
     aux_coefficient=_varying([c.aux_coefficient for c in configs], np.float32),
     peak_rate=_varying(rates, np.float32),
   )
+  return member, _varying(hooks, np.int32)
 
 
 def _varying(values, dtype) -> Any:
@@ -196,91 +226,3 @@ def _check(configs, optimizer_configs, mesh):
       f" mesh.sae={mesh.shape['sae']}; use a mesh.sae that divides them"
     )
   init.check_shards(configs[0].latents, mesh.shape["latent"])
-
-
-def state_sharding(
-  config: sae.SaeConfig,
-  optimizer_config: optimizer_lib.OptimizerConfig,
-  d_model: int,
-  mesh: jax.sharding.Mesh,
-) -> state_lib.TrainState:
-  """Shardings of a stacked state: S over `sae`, the rest as for one."""
-  optimizer = optimizer_lib.make_optimizer(
-    optimizer_config, latents=config.latents, steps=1
-  )
-  one = state_lib.state_sharding(
-    state_lib.abstract_params(config.latents, d_model), optimizer, mesh
-  )
-  return jax.tree.map(
-    lambda s: jax.NamedSharding(mesh, jax.P("sae", *s.spec)), one
-  )
-
-
-def stack_states(
-  states: Iterable[state_lib.TrainState], count: int
-) -> state_lib.TrainState:
-  """A stacked state of `count` states, which are taken one after another.
-
-  No more than the stack and one member are held if `states` makes them when
-  they are asked for.
-
-  Raises:
-    errors.InputError: there are not `count` states, or they are for rows of
-      different scale: a stacked step scales a batch once.
-  """
-  place, state_S, first, seen = None, None, None, 0
-  for seen, state in enumerate(states, 1):
-    statistics = (float(state.scale), float(state.total_variance))
-    if place is None:
-      first = statistics
-      place, state_S = _new_stack(state, count)
-    if seen > count or statistics != first:
-      raise errors.InputError(
-        f"dictionary {seen - 1} of {count}: scale and total variance"
-        f" {statistics}, of the first one {first}; give {count} states for"
-        " activations of the same store and hook"
-      )
-    state_S = place(state_S, state, seen - 1)
-  if state_S is None or seen != count:
-    raise errors.InputError(f"{seen} states for a stack of {count}")
-  return state_S
-
-
-def _new_stack(state, count):
-  """`place(state_S, state, index) -> state_S`, and a stack of zeros."""
-  shardings = jax.tree.map(
-    lambda a: jax.NamedSharding(
-      a.sharding.mesh, jax.P("sae", *a.sharding.spec)
-    ),
-    state,
-  )
-
-  @functools.partial(jax.jit, donate_argnums=0, out_shardings=shardings)
-  def place(state_S, state, index):
-    return _put(state_S, state, index)
-
-  @functools.partial(jax.jit, out_shardings=shardings)
-  def zeros():
-    return jax.tree.map(lambda a: jnp.zeros((count, *a.shape), a.dtype), state)
-
-  return place, zeros()
-
-
-def member_state(
-  state_S: state_lib.TrainState, index: int
-) -> state_lib.TrainState:
-  """A copy of one member, in the shardings of a state of one dictionary."""
-  leaves, structure = jax.tree.flatten(state_S)
-  take = _taker(tuple(a.sharding for a in leaves))
-  return structure.unflatten(take(leaves, index))
-
-
-@functools.cache
-def _taker(shardings: tuple[Any, ...]):
-  out = [jax.NamedSharding(s.mesh, jax.P(*s.spec[1:])) for s in shardings]
-
-  @functools.partial(jax.jit, out_shardings=out)
-  def take(leaves, index):
-    return [lax.dynamic_index_in_dim(a, index, keepdims=False) for a in leaves]
-
-  return take

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a run: do config and store fit, and the first state."""
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -64,19 +67,34 @@ def check(
     )
 
 
-def new_state(
+def new_states(
   config: config_lib.TrainConfig,
   source: store.Store,
   hook: str,
   chunks: range,
   adam: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
-) -> state_lib.TrainState:
-  """The state before the first step, from the store's rows and statistics.
+  seeds: Iterable[int],
+) -> Iterator[state_lib.TrainState]:
+  """States before the first step, from a hook's rows and statistics.
+
+  One for every seed, made when it is asked for; the rows are looked at once.
 
   Raises:
     errors.InputError: the rows, or the dictionary to start from, are unusable.
   """
+  yield from state_lib.init_states(
+    config.sae,
+    adam,
+    **_sample(config, source, hook, chunks),
+    seeds=seeds,
+    mesh=mesh,
+    dictionary=initial(config, source.d_model(hook)),
+  )
+
+
+def _sample(config, source, hook, chunks) -> dict[str, Any]:
+  """What `state_lib.init_states` takes from the rows."""
   count = -(-_SAMPLE_ROWS // source.read_rows)
   if source.bounded:  # later chunks come only after the first were trained on
     block = source.window // 2 * source.write_rows // source.read_rows
@@ -93,16 +111,11 @@ def new_state(
       f" ({len(sample_ND)}), so there is no difference to train on; give the"
       " stores of two different models"
     )
-  return state_lib.init_state(
-    config.sae,
-    adam,
-    sample_ND=sample_ND,
-    mean_square_norm=mean_square_norm,
-    total_variance=total_variance,
-    seed=config.seed,
-    mesh=mesh,
-    dictionary=initial(config, source.d_model(hook)),
-  )
+  return {
+    "sample_ND": sample_ND,
+    "mean_square_norm": mean_square_norm,
+    "total_variance": total_variance,
+  }
 
 
 def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
@@ -113,7 +126,7 @@ def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
   """
   if not config.init_from:
     return None
-  found = formats.load_sae(config.init_from)
+  found = formats.map_sae(config.init_from)
   for name, ours, theirs in (
     ("sae.latents", config.sae.latents, found.latents),
     ("the hook's width", d_model, found.d_model),

@@ -9,6 +9,7 @@ if it had never stopped. A step draws no random numbers, so there is no key.
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -59,7 +60,32 @@ def init_state(
   mesh: jax.sharding.Mesh,
   dictionary: sae.Sae | None = None,
 ) -> TrainState:
-  """A new state, created in `state_sharding`.
+  """A new state, created in `state_sharding`; see `init_states`."""
+  (state,) = init_states(
+    config,
+    optimizer,
+    sample_ND=sample_ND,
+    mean_square_norm=mean_square_norm,
+    total_variance=total_variance,
+    seeds=(seed,),
+    mesh=mesh,
+    dictionary=dictionary,
+  )
+  return state
+
+
+def init_states(
+  config: sae.SaeConfig,
+  optimizer: optax.GradientTransformation,
+  *,
+  sample_ND: np.ndarray,
+  mean_square_norm: float,
+  total_variance: float,
+  seeds: Iterable[int],
+  mesh: jax.sharding.Mesh,
+  dictionary: sae.Sae | None = None,
+) -> Iterator[TrainState]:
+  """Yields a new state for every seed, each made when it is asked for.
 
   Args:
     config: the dictionary.
@@ -68,7 +94,7 @@ def init_state(
       process. Gao et al. take 32,768 rows.
     mean_square_norm: mean ‖x‖² of the raw activations of the data set.
     total_variance: Σ_D of the raw activations' variance in the data set.
-    seed: of the initial dictionary rows.
+    seeds: of the initial dictionary rows.
     mesh: `(sae, data, latent)`.
     dictionary: for raw activations, to start from; None: random rows.
 
@@ -92,27 +118,30 @@ def init_state(
       " number > 0: all rows of the store are equal"
     )
   scale = activation_scale(sample_ND.shape[1], mean_square_norm)
-  if dictionary is not None:
-    params = init.from_dictionary(dictionary, scale, mesh)
-  else:
+  d_model = sample_ND.shape[1]
+  if dictionary is None:
     centre = (
       init.geometric_median
       if config.decoder_bias == "geometric_median"
       else init.mean
     )
-    params = init.init_params(
-      centre(sample_ND) * np.float32(scale), config.latents, seed, mesh
-    )
-  shardings = state_sharding(params, optimizer, mesh)
-
+    b_dec_D = centre(sample_ND) * np.float32(scale)
+  del sample_ND  # it may be large, and the states may be many
   create = jax.jit(
     functools.partial(_new_state, optimizer),
-    out_shardings=shardings,
+    out_shardings=state_sharding(
+      abstract_params(config.latents, d_model), optimizer, mesh
+    ),
     donate_argnums=0,
   )
-  return create(
-    params, np.float32(scale), np.float32(total_variance * scale * scale)
-  )
+  for seed in seeds:
+    if dictionary is None:
+      params = init.init_params(b_dec_D, config.latents, seed, mesh)
+    else:
+      params = init.from_dictionary(dictionary, scale, mesh)
+    yield create(
+      params, np.float32(scale), np.float32(total_variance * scale * scale)
+    )
 
 
 def _new_state(optimizer, params, scale, total_variance):
@@ -186,5 +215,15 @@ def to_sae(
   state: TrainState, config: sae.SaeConfig, metadata: dict | None = None
 ) -> sae.Sae:
   """The dictionary for raw activations: the normaliser is folded in."""
-  params = jax.jit(sae.fold_scale)(state.params, state.scale)
+  return dictionary(state.params, state.scale, config, metadata)
+
+
+def dictionary(
+  params: sae.Params,
+  scale: jax.Array,
+  config: sae.SaeConfig,
+  metadata: dict | None = None,
+) -> sae.Sae:
+  """`to_sae` of a part of the state."""
+  params = jax.jit(sae.fold_scale)(params, scale)
   return sae.make_sae(params, config.k, metadata)

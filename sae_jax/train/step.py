@@ -9,6 +9,7 @@ but for the gradient norm and the count of dead latents.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,7 @@ from sae_jax.train import state as state_lib
 _INT32_MAX = 2**31 - 1
 
 TrainStep = Callable[
-  [state_lib.TrainState, jax.Array],
-  tuple[state_lib.TrainState, dict[str, jax.Array]],
+  [state_lib.TrainState, Any], tuple[state_lib.TrainState, dict[str, jax.Array]]
 ]
 
 
@@ -42,6 +42,33 @@ class Member:
 
 
 _AS_CONFIGURED = Member()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a batch says about a state."""
+
+  grads: sae.Params  # this shard's
+  tokens_since_fired_F: jax.Array  # int32, with this batch
+  peak_rate: jax.Array | float
+  scalars: dict[str, jax.Array]  # all but the gradient's norm
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardStep:
+  """A step on a shard's part of state and rows, inside a `shard_map`.
+
+  `measure(state, x_BD, member=Member()) -> Found` takes raw rows and changes
+  nothing. `update(state, found) -> (state, Σ g²)` needs no other shard.
+  `norm(Σ g²)` is the gradient's, over all shards.
+  """
+
+  measure: Callable[..., Found]
+  update: Callable[
+    [state_lib.TrainState, Found], tuple[state_lib.TrainState, jax.Array]
+  ]
+  norm: Callable[[jax.Array], jax.Array]
 
 
 def make_train_step(
@@ -92,7 +119,7 @@ def make_train_step(
   )
   by_row = jax.NamedSharding(mesh, jax.P("data", None))
   replicated = jax.NamedSharding(mesh, jax.P())
-  shard_step = make_shard_step(
+  step = make_shard_step(
     config,
     optimizer_config,
     mesh,
@@ -102,7 +129,9 @@ def make_train_step(
   )
 
   def shard(state, x_BD):
-    return shard_step(state, scaled(x_BD, state.scale))
+    found = step.measure(state, x_BD)
+    state, square = step.update(state, found)
+    return state, found.scalars | {"train/grad_norm": step.norm(square)}
 
   state_specs = jax.tree.map(lambda s: s.spec, shardings)
   return jax.jit(
@@ -119,11 +148,6 @@ def make_train_step(
   )
 
 
-def scaled(x_BD: jax.Array, scale: jax.Array) -> jax.Array:
-  """Raw activations as the loss takes them, float32."""
-  return lax.optimization_barrier(x_BD.astype(jnp.float32) * scale)
-
-
 def make_shard_step(
   config: sae.SaeConfig,
   optimizer_config: optimizer_lib.OptimizerConfig,
@@ -132,12 +156,8 @@ def make_shard_step(
   d_model: int,
   steps: int,
   implementation: str | None = None,
-) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
-  """`step(state, x_BD, member=Member())` on a shard's part of state and rows.
-
-  To be called inside a `shard_map` over the mesh; `x_BD` is `scaled`. The
-  arguments are those of `make_train_step`.
-  """
+) -> ShardStep:
+  """The parts of a step; the arguments are those of `make_train_step`."""
   spec = loss_spec(config, mesh, d_model, implementation)
   apply = optimizer_lib.make_apply(
     optimizer_config,
@@ -150,7 +170,8 @@ def make_shard_step(
     optimizer_config, config.latents
   )
 
-  def step(state, x_BD, member=_AS_CONFIGURED):
+  def measure(state, x_BD, member=_AS_CONFIGURED):
+    x_BD = lax.optimization_barrier(x_BD.astype(jnp.float32) * state.scale)
     dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:
@@ -165,9 +186,6 @@ def make_shard_step(
       k=member.k,
       aux_coefficient=member.aux_coefficient,
     )
-    params, opt_state, grad_norm = apply(
-      grads, state.opt_state, state.params, peak
-    )
     scalars = {
       "train/loss": loss,
       "train/fvu": report.fvu,
@@ -175,7 +193,6 @@ def make_shard_step(
       "train/dead_frac": dead / config.latents,
       "train/auxk": report.auxk,
       "train/redone": report.redone.astype(jnp.float32),
-      "train/grad_norm": grad_norm,
       "train/lr": optimizer_lib.rate_at(
         optimizer_config, state.step, peak=peak, steps=steps
       ),
@@ -183,18 +200,34 @@ def make_shard_step(
     if config.recall_target is not None:
       scalars["train/topk_recall"] = report.recall
     batch = x_BD.shape[0] * mesh.shape["data"]
+    return Found(
+      grads=grads,
+      tokens_since_fired_F=_count(
+        state.tokens_since_fired_F, report.fired_F, batch
+      ),
+      peak_rate=peak,
+      scalars=scalars,
+    )
+
+  def update(state, found):
+    params, opt_state, square = apply(
+      found.grads, state.opt_state, state.params, found.peak_rate
+    )
     state = dataclasses.replace(
       state,
       step=state.step + 1,
       params=params,
       opt_state=opt_state,
-      tokens_since_fired_F=_count(
-        state.tokens_since_fired_F, report.fired_F, batch
-      ),
+      tokens_since_fired_F=found.tokens_since_fired_F,
     )
-    return state, scalars
+    return state, square
 
-  return step
+  def norm(square):
+    if mesh.shape["latent"] > 1:
+      square = lax.psum(square, "latent")
+    return jnp.sqrt(square)
+
+  return ShardStep(measure, update, norm)
 
 
 def _count(tokens_F, fired_F, batch):

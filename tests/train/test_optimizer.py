@@ -129,9 +129,14 @@ def _apply(data, latent, implementation=None):
   optimizer = optimizer_lib.make_optimizer(CONFIG, latents=F, steps=STEPS)
   state = optimizer_lib.state_sharding(optimizer, _tree(0), rows, replicated)
   by_rows, by_state = jax.tree.map(lambda s: s.spec, (rows, state))
+
+  def whole(*arrays):
+    params, state, square = apply(*arrays)
+    return params, state, jnp.sqrt(jax.lax.psum(square, "latent"))
+
   return jax.jit(
     jax.shard_map(
-      apply,
+      whole,
       mesh=on,
       in_specs=(by_rows, by_state, by_rows),
       out_specs=(by_rows, by_state, jax.P()),
