@@ -53,6 +53,12 @@ PANELS = (
     axis={**_FROM_ZERO, "exponentformat": "e"},
   ),
   Panel(
+    metric="sweep/live",
+    title="Members in training",
+    caption="that have not diverged",
+    axis=_FROM_ZERO,
+  ),
+  Panel(
     metric="perf/tokens_per_s",
     title="Tokens per second",
     caption="",

@@ -22,6 +22,7 @@ SOURCES = {
 }
 # An axis is logarithmic from this ratio of its ends on.
 _LOG_FROM = 3.0
+_EDGE = 1.25  # of the largest FVU: what diverged is drawn no higher
 
 
 class Measured(NamedTuple):
@@ -119,7 +120,7 @@ def figure(
   points: Sequence[Point], chosen: Chosen, *, jump: str = ""
 ) -> page.Figure:
   """The plot; a dictionary on the frontier has a dark ring."""
-  found = {i: points[i].measured[chosen.source] for i in chosen.shown}
+  found = _drawn(points, chosen)
   data = [_line(points, found, front) for front in chosen.front]
   for group in dict.fromkeys(points[i].group for i in chosen.shown):
     some = [i for i in chosen.shown if points[i].group == group]
@@ -177,6 +178,14 @@ def _log_axis(ticks: Sequence[float]) -> dict[str, Any]:
   }
 
 
+def _drawn(points: Sequence[Point], chosen: Chosen) -> dict[int, Measured]:
+  """Where the points are drawn; what exploded stands just above the others."""
+  found = {i: points[i].measured[chosen.source] for i in chosen.shown}
+  whole = [m.fvu for i, m in found.items() if points[i].whole]
+  edge = _EDGE * max(whole, default=math.inf)
+  return {i: m._replace(fvu=min(m.fvu, edge)) for i, m in found.items()}
+
+
 def _line(
   points: Sequence[Point], found: Mapping[int, Measured], front: Sequence[int]
 ) -> dict[str, Any]:
@@ -209,11 +218,15 @@ def _marks(
     "legendgroup": group.id,
     "x": plots.short(found[i].l0 for i in some),
     "y": plots.short(found[i].fvu for i in some),
-    "text": [_hover(points[i], found[i], i in best) for i in some],
+    "text": [
+      _hover(points[i], points[i].measured[chosen.source], found[i], i in best)
+      for i in some
+    ],
     "customdata": [points[i].anchor for i in some],
     "hovertemplate": "%{text}<extra></extra>",
     "cliponaxis": False,
     "marker": {
+      "opacity": 1,  # sizes that differ would make it 0.7
       "color": group.colour,
       "symbol": [group.symbol if points[i].whole else DIVERGED for i in some],
       "size": [11 if i in best else 9 for i in some],
@@ -225,10 +238,13 @@ def _marks(
   }
 
 
-def _hover(point: Point, measured: Measured, best: bool) -> str:
+def _hover(
+  point: Point, measured: Measured, drawn: Measured, best: bool
+) -> str:
   return plots.escaped(
     point.name,
     point.about,
     f"FVU {say.number(measured.fvu, 4)}, L0 {say.number(measured.l0, 4)}",
     "on the frontier" if best else "",
+    "drawn at the edge" if drawn != measured else "",
   )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training curves of a sweep: one figure per metric, one line a member."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,8 @@ def run_entry(sweep: Sweep) -> Entry:
 def _words(sweep: Sweep) -> str:
   words = (
     "One line a member, of the rows of each training step unless the heading"
-    " says held-out rows; point at a line to read whose it is."
+    " says held-out rows; point at a line to read whose it is and to see it in"
+    " every figure."
   )
   if any(member.frozen_at is not None for member in sweep.members):
     words += (
@@ -77,7 +79,7 @@ def _of_members(sweep: Sweep) -> list[page.Block]:
     if value is not None
   } - {"step"}
   fvu, *rest = curves.PANELS
-  known = [fvu, _HELD_OUT, *rest]
+  known = [fvu, _HELD_OUT, *map(_closer, rest)]
   main = [_figure(sweep, panel) for panel in known if panel.metric in names]
   others = names - {panel.metric for panel in known} - {"eval/l0"}
   more = [
@@ -88,6 +90,13 @@ def _of_members(sweep: Sweep) -> list[page.Block]:
   if more:
     blocks.append(page.fold("Other metrics", [page.figures(more)]))
   return blocks
+
+
+def _closer(panel: curves.Panel) -> curves.Panel:
+  """AuxK is near 1: from 0 on, members would lie on one line."""
+  if panel.metric != "train/auxk":
+    return panel
+  return dataclasses.replace(panel, axis={})
 
 
 def _figure(sweep: Sweep, panel: curves.Panel) -> page.Figure:
@@ -142,6 +151,7 @@ def _curve(
     "type": "scatter",
     "mode": "lines" if len(x) > 1 else "markers",
     "legendgroup": group.id,
+    **sweep_words.identity(sweep, member),
     "x": x,
     "y": [None if v is None else float(f"{v:.5g}") for v in y],
     "text": plots.escaped(
@@ -167,6 +177,7 @@ def _cross(
     "type": "scatter",
     "mode": "markers",
     "legendgroup": sweep_words.group_of(sweep, member).id,
+    **sweep_words.identity(sweep, member, "x"),
     "x": [step],
     "y": [min(max(value, low), high)],
     "text": plots.escaped(

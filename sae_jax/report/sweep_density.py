@@ -70,6 +70,7 @@ def _traces(
     same
     | {
       "mode": "lines",
+      **sweep_words.identity(sweep, member),
       "x": plots.short(centres),
       "y": counts.tolist(),
       "customdata": density.spans(edges),
@@ -85,6 +86,7 @@ def _traces(
     same
     | {
       "mode": "markers",
+      **sweep_words.identity(sweep, member, "never"),
       "x": [never],
       "y": [int(np.sum(fires_F == 0))],
       "hovertemplate": "%{text}<br>%{y:,} latents: never<extra></extra>",

@@ -28,7 +28,8 @@ class Member:
   path: pathlib.Path  # of the exported dictionary
   settings: Mapping[str, Any]  # every one of SETTINGS
   metrics: list[dict[str, Any]]  # lines of its metrics.jsonl
-  frozen_at: int | None  # the step at which it diverged
+  # The step at which it diverged; of a run under way, one after its last line.
+  frozen_at: int | None
   sae: dict[str, Any] | None  # cfg.json
   evaluation: evaluations.Evaluation | None
 
@@ -69,7 +70,8 @@ class Sweep:
   def steps_done(self) -> int:
     """Steps that the run has logged, 0 before the first."""
     lines = [self.metrics, *(member.metrics for member in self.members)]
-    return max((some[-1]["step"] + 1 for some in lines if some), default=0)
+    done = max((some[-1]["step"] + 1 for some in lines if some), default=0)
+    return min(done, self.settings["steps"])  # the last look is after them all
 
 
 def is_sweep(path: pathlib.Path) -> bool:
@@ -136,26 +138,28 @@ def read(
   config = artifacts.read_json(path / "config.json")
   manifest = artifacts.read_json(path / "manifest.json")
   told = (manifest or {}).get("result", {}).get("members", ())
-  frozen_at = {found["member"]: found["frozen_at"] for found in told}
+  run_metrics = metrics.read(path / "metrics.jsonl")
   by_member = {index: found for index, found in reversed(evaluated)}
   own = [
     metrics.read(path / "members" / str(i) / "metrics.jsonl")
     for i in range(len(config["config"]["sweep"]))
   ]
+  frozen_at = _behind(run_metrics, own)
+  frozen_at |= {found["member"]: found["frozen_at"] for found in told}
   return Sweep(
     name=name,
     path=path,
     prefix=prefix,
     config=config,
     manifest=manifest,
-    metrics=metrics.read(path / "metrics.jsonl"),
+    metrics=run_metrics,
     members=tuple(
       Member(
         index=i,
         path=path / "sae" / str(i),
         settings=_settings(config["config"], given),
         metrics=own[i],
-        frozen_at=frozen_at[i] if told else _frozen_at(own, i),
+        frozen_at=frozen_at[i],
         sae=artifacts.read_json(path / "sae" / str(i) / "cfg.json"),
         evaluation=by_member.get(i),
       )
@@ -186,9 +190,17 @@ def _settings(
   return default | {k: v for k, v in given.items() if v is not None}
 
 
-def _frozen_at(
-  own: Sequence[Sequence[Mapping[str, Any]]], i: int
-) -> int | None:
-  """Of a run under way: where a member's log ends before the others' do."""
+def _behind(
+  run: Sequence[Mapping[str, Any]], own: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[int, int | None]:
+  """Of a run under way: after which step a member diverged, if it did.
+
+  A diverged member has no more lines. Nor has one whose line of the last step
+  is being written, which that line of the run, written first, does not count.
+  """
   ends = [lines[-1]["step"] if lines else -1 for lines in own]
-  return ends[i] + 1 if ends[i] < max(ends) else None
+  steps = [line["step"] for line in run if "sweep/live" in line]
+  late = [i for i, end in enumerate(ends) if steps and end < steps[-1]]
+  if late and len(own) - len(late) < run[-1].get("sweep/live", 0):
+    late = [i for i in late if len(steps) > 1 and ends[i] < steps[-2]]
+  return {i: ends[i] + 1 if i in late else None for i in range(len(own))}

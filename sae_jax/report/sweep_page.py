@@ -152,7 +152,9 @@ def _tiles(sweep: Sweep, chosen: frontier.Chosen) -> list[page.Tile]:
   return [
     *tiles,
     page.Tile(
-      "Training tokens", say.count(tokens), f"{steps}; each for all members"
+      "Training tokens",
+      say.count(tokens),
+      f"{steps}, the same for every member",
     ),
     page.Tile(
       "Wall time",

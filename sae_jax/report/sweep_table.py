@@ -126,7 +126,7 @@ def _table(sweep: Sweep, front: Collection[int]) -> page.Block:
   if front:
     heads.append(grid.Head("frontier"))
   if diverged:
-    heads.append(grid.Head("diverged at", number=True))
+    heads.append(grid.Head("diverged", number=True))
   rows = []
   for member in sweep.members:
     cells = [name(sweep, member), *own.cells(member)]
@@ -134,7 +134,7 @@ def _table(sweep: Sweep, front: Collection[int]) -> page.Block:
     if front:
       cells.append(grid.Cell("yes" if member.index in front else ""))
     if diverged:
-      cells.append(_diverged(member))
+      cells.append(_diverged(sweep, member))
     rows.append(
       grid.Row(
         cells,
@@ -164,8 +164,8 @@ def _columns(sweep: Sweep) -> list[_Column]:
   ]
 
 
-def _diverged(member: Member) -> grid.Cell:
-  at = member.frozen_at
-  if at is None:
-    return grid.Cell("")
-  return grid.Cell(f"step {at:,}", sort=at)
+def _diverged(sweep: Sweep, member: Member) -> grid.Cell:
+  said = sweep_words.diverged(sweep, member)
+  return grid.Cell(
+    said.partition(" ")[2].removeprefix("at "), sort=member.frozen_at
+  )

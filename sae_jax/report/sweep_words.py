@@ -94,15 +94,23 @@ def key(sweep: Sweep, *, front: bool = False) -> list[dict[str, Any]]:
   return [groups.key(title, shown, diverged=diverged, front=front)]
 
 
+def identity(sweep: Sweep, member: Member, mark: str = "") -> dict[str, str]:
+  """What a trace has so that the page knows whose it is in other figures."""
+  meta = f"{sweep.prefix}m{member.index}"
+  return {"meta": meta, "uid": f"{meta}{mark}"}
+
+
 def diverged(sweep: Sweep, member: Member) -> str:
   """When a member diverged, "" if it did not.
 
-  Exactly where the run says so; of a run under way only that its log ends.
+  Of a run under way only its last logged step is known.
   """
   if member.frozen_at is None:
     return ""
+  if sweep.manifest is None and member.frozen_at == 0:
+    return "diverged at the start"
   if sweep.manifest is None:
-    return f"diverged by step {member.frozen_at:,}"
+    return f"diverged after step {member.frozen_at - 1:,}"
   return f"diverged at step {member.frozen_at:,}"
 
 

@@ -117,7 +117,8 @@ def fvu(own: Mapping[str, Any], step: float) -> float:
   ease = math.log2(own["k"]) / 10 + 0.15 * math.log10(
     own["learning_rate"] / 1e-4
   ) * (1 if own["learning_rate"] < 5e-4 else 0.4)
-  tail = 0.55 - 0.6 * ease + (0.05 if own["hook"] != HOOK else 0)
+  layer = int(own["hook"].split(".")[1]) if own["hook"][:7] == "blocks." else 9
+  tail = 0.55 - 0.6 * ease + 0.02 * abs(layer - 9) ** 0.7
   return tail + (1 - tail) * math.exp(-step * own["learning_rate"] / 0.02)
 
 

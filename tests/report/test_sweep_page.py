@@ -60,7 +60,7 @@ def test_it_says_what_the_sweep_is(page):
     " in one run; k 16, 32, 64 and 128; learning rate 1e-4, 2e-4, 4e-4 and"
     " 8e-4",
     "Members 16 2 diverged",
-    "Training tokens 1.23 M 600 steps; each for all members",
+    "Training tokens 1.23 M 600 steps, the same for every member",
     "Wall time 15 min 14 s",
     "All members: hook blocks.9.hook_resid_post, AuxK coefficient 0.03125,"
     " seed 0",
@@ -87,7 +87,7 @@ def test_a_row_for_every_member_with_the_rows_its_numbers_are_of(written, made):
   groups_row = written.split('<tr class="over">')[1].split("</tr>")[0]
   for words in ("settings", "held-out sample", "last training step"):
     assert words in groups_row
-  at = heads.index("diverged at")
+  at = heads.index("diverged")
   assert {i: row[at] for i, row in enumerate(rows) if row[at]} == {
     7: "step 140",
     11: "step 301",
@@ -123,7 +123,7 @@ def test_every_figure_is_valid_and_has_every_member(page):
     crosses = [t for t in curves if t["mode"] == "markers"]
     assert len(lines) == 16, title
     assert [t["marker"]["symbol"] for t in crosses] == ["x", "x"], title
-  assert "Tokens per second" in shown and "sweep/live" in shown
+  assert "Tokens per second" in shown and "Members in training" in shown
   assert "train/grad_norm" in shown
 
 
@@ -213,11 +213,11 @@ def test_a_sweep_under_way_shows_what_is_there(tmp_path):
   run = sweep_data.make_sweep(tmp_path / "sweep", done=200, frozen={5: 90})
   page = write([run], tmp_path)
   assert "sweep is not finished" in page.text
-  assert "200 of 600 steps" in page.text or "199 of 600 steps" in page.text
-  assert "Member 5: k 32, lr 2e-4, by step 89" in page.text
+  assert "199 of 600 steps" in page.text
+  assert "Member 5: k 32, lr 2e-4, after step 88" in page.text
   assert "members have not been evaluated" not in page.text
   heads, rows = table((tmp_path / "r.html").read_text())
-  assert len(rows) == 16 and "diverged at" in heads
+  assert len(rows) == 16 and "diverged" in heads
 
 
 def test_a_sweep_that_has_only_begun(tmp_path):
@@ -351,3 +351,12 @@ def test_ordered_groups_are_told_apart(count):
   assert len(looks) == count
   marks = {(group.colour, group.symbol) for group in made}
   assert len(marks) == count
+
+
+def test_a_line_that_is_being_written_is_no_divergence(tmp_path):
+  run = sweep_data.make_sweep(tmp_path / "sweep", done=200, frozen={5: 90})
+  log = run / "members" / "9" / "metrics.jsonl"
+  log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+  shown = sweep_entry.read(run, "sweep", "s-", [])
+  ended = {m.index: m.frozen_at for m in shown.members if m.frozen_at}
+  assert ended == {5: 89}

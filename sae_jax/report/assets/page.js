@@ -33,6 +33,23 @@
       Plotly.react(plot, spec.data, spec.layout,
         {responsive: true, displaylogo: false, displayModeBar: false});
       if (first && plot.dataset.jump !== undefined) link(plot);
+      if (first && spec.data.some((t) => t.meta !== undefined)) light(plot);
+    }
+  }
+
+  // What is pointed at is lit in every figure that has it: the rest steps back.
+  function light(plot) {
+    plot.on("plotly_hover", ({points: [point]}) => dim(point.data.meta));
+    plot.on("plotly_unhover", () => dim());
+  }
+
+  function dim(except) {
+    for (const plot of document.querySelectorAll(".plot")) {
+      for (const {meta, uid} of plot.data ?? []) {
+        if (meta === undefined) continue;
+        plot.querySelector(`.trace${uid}`)?.classList.toggle(
+          "dim", except !== undefined && meta !== except);
+      }
     }
   }
 
