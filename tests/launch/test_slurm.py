@@ -25,7 +25,7 @@ from sae_jax import metrics, store
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "slurm" / "train.sbatch"
 HOOK = "blocks.0.hook_resid_post"
-STEPS = 600
+STEPS = 120
 # Debian keeps daemons where only root looks.
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
@@ -34,7 +34,8 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 # Stands for srun, scontrol and the job in a run of the script by itself.
 COMMANDS = {
   "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"',
-  "scontrol": 'echo "scontrol $*"; exit "$SCONTROL"',
+  "squeue": 'echo "$STATE"',
+  "scontrol": 'echo "scontrol $*"',
   "sae-jax": 'echo "sae-jax $*, port ${JAX_COORDINATOR_PORT:-}"; exit "$CODE"',
 }
 
@@ -56,7 +57,7 @@ def alone(tmp_path):
       ["bash", SCRIPT, *argv],
       env=plain
       | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-      | {"SLURM_JOB_NODELIST": "n[1-2]", "SCONTROL": "0"}
+      | {"SLURM_JOB_NODELIST": "n[1-2]", "STATE": "RUNNING"}
       | environment,
       capture_output=True,
       text=True,
@@ -87,27 +88,25 @@ def test_a_missing_environment_is_named(alone):
 def test_several_processes_join(alone, tasks):
   result = alone("train", SLURM_JOB_ID="1", SLURM_NTASKS=tasks, CODE="0")
   assert result.returncode == 0, result.stderr
-  joined = re.fullmatch(r"sae-jax train --distributed, port \d+\n", result.stdout)
+  joined = re.fullmatch(
+    r"sae-jax train --distributed, port \d+\n", result.stdout
+  )
   assert joined if tasks == "2" else result.stdout == "sae-jax train, port \n"
 
 
 @pytest.mark.parametrize(
-  ("code", "scontrol", "requeues", "says"),
+  ("code", "state", "requeues", "says"),
   [
-    (0, 0, False, "done"),
-    (75, 0, True, "the job is back in the queue"),
-    (75, 1, True, "the same sbatch command goes on from there"),
-    (2, 0, False, "what to mend"),
-    (137, 0, False, "failed with exit code 137"),
+    (0, "RUNNING", False, "done"),
+    (75, "RUNNING", True, "back into the queue"),
+    (75, "COMPLETING", False, "the same sbatch command goes on from there"),
+    (2, "RUNNING", False, "what to mend"),
+    (137, "RUNNING", False, "failed with exit code 137"),
   ],
 )
-def test_what_follows_an_exit_code(alone, code, scontrol, requeues, says):
+def test_what_follows_an_exit_code(alone, code, state, requeues, says):
   result = alone(
-    "train",
-    SLURM_JOB_ID="7",
-    SLURM_NTASKS="1",
-    CODE=str(code),
-    SCONTROL=str(scontrol),
+    "train", SLURM_JOB_ID="7", SLURM_NTASKS="1", CODE=str(code), STATE=state
   )
   assert result.returncode == code
   assert ("scontrol requeue Incomplete 7" in result.stdout) == requeues
@@ -145,8 +144,8 @@ ReturnToService=2
 KillWait=20
 SchedulerParameters=sched_interval=1,bf_interval=1
 SlurmdParameters=config_overrides
-NodeName=localhost NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
-NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
+NodeName={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
+NodeName={host}-b NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -165,7 +164,7 @@ class Job:
 
   def wait(self, **expected: str) -> None:
     """Until its fields are these; a job that failed instead ends the test."""
-    for _ in patiently(60):
+    for _ in patiently(400):
       found = self.show()
       if all(found[name] == value for name, value in expected.items()):
         return
@@ -175,17 +174,22 @@ class Job:
 
   def wait_file(self, name: str, lines: int = 0) -> None:
     path = self.log.parent / name
-    for _ in patiently(60):
+    for _ in patiently(400):
       if path.exists() and len(path.read_bytes().splitlines()) >= lines:
         return
       if self.show()["JobState"] == "FAILED":
         break
     raise AssertionError(f"no {name}:\n{self.log.read_text()}")
 
-  def start_now(self) -> None:
-    """A requeued job waits for its old credentials to lapse; not this one."""
+  def start_soon(self) -> None:
+    """A requeued job waits until its old credentials lapse; not this one.
+
+    New ones have to be of a later second than the end of the last start.
+    """
     self.wait(JobState="PENDING")
-    self.slurm.call("scontrol", "update", f"JobId={self.number}", "StartTime=now")
+    self.slurm.call(
+      "scontrol", "update", f"JobId={self.number}", "StartTime=now+2seconds"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,8 +268,8 @@ def slurm(tmp_path_factory):
     for argv in (
       [*munged, f"--socket={place}/munge.socket"],
       ["slurmctld", "-D", "-c"],
-      ["slurmd", "-D", "-N", "localhost"],
-      ["slurmd", "-D", "-N", "second"],
+      ["slurmd", "-D", "-N", host],
+      ["slurmd", "-D", "-N", f"{host}-b"],
     ):
       stack.enter_context(daemon(argv, place))
     for _ in patiently(20):
@@ -286,8 +290,7 @@ def daemon(argv, place):
   with open(place / f"{argv[0]}.out", "ab") as out:
     process = subprocess.Popen(
       ["setpriv", "--pdeathsig=TERM", "--", *argv],
-      env=os.environ
-      | {"PATH": PATH, "SLURM_CONF": str(place / "slurm.conf")},
+      env=os.environ | {"PATH": PATH, "SLURM_CONF": str(place / "slurm.conf")},
       stdout=out,
       stderr=out,
       start_new_session=True,
@@ -332,12 +335,12 @@ def stoppable(slurm, tmp_path):
 )
 def test_told_to_stop_it_goes_back_into_the_queue(stoppable, signal, says):
   stoppable.slurm.call("scancel", *signal, stoppable.number)
-  stoppable.start_now()
+  stoppable.start_soon()
   stoppable.wait(JobState="COMPLETED", Restarts="1", ExitCode="0:0")
   log = stoppable.log.read_text()
   assert says in log
-  assert "the job is back in the queue" in log
-  assert "start 2, 2 process(es) on localhost,second" in log
+  assert "back into the queue" in log
+  assert "start 2, 2 process(es) on " in log
   assert "failed" not in log
 
 
@@ -384,14 +387,14 @@ def test_requeued_in_the_middle_it_ends_the_same_to_the_bit(slurm, tmp_path):
       JAX_NUM_CPU_DEVICES="2",
     )
     if name == "requeued":
-      job.wait_file("run/metrics.jsonl", lines=STEPS // 4)
+      job.wait_file("run/metrics.jsonl", lines=10)
       slurm.call("scontrol", "requeue", job.number)
-      job.start_now()
+      job.start_soon()
     job.wait(JobState="COMPLETED", ExitCode="0:0")
   assert jobs["whole"].show()["Restarts"] == "0"
   assert jobs["requeued"].show()["Restarts"] == "1"
   log = jobs["requeued"].log.read_text()
-  assert "start 2, 2 process(es) on localhost,second" in log
+  assert "start 2, 2 process(es) on " in log
   whole, requeued = (
     metrics.read(tmp_path / name / "run" / "metrics.jsonl") for name in jobs
   )
