@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,7 +94,8 @@ def carry_out(plan: Plan) -> str:
   if plan.named:
     sys.stderr.write(done.stdout)
     return plan.name
-  return done.stdout.strip()
+  # Of several clusters Slurm prints JOBID;CLUSTER.
+  return done.stdout.strip().partition(";")[0]
 
 
 def described(plan: Plan, identifier: str | None) -> dict[str, Any]:
@@ -155,23 +157,29 @@ _Dumper.add_representer(str, _text)
 
 
 def _leave(plan: Plan, environment: dict[str, str], log: pathlib.Path) -> str:
-  with log.open("ab") as file:
-    process = subprocess.Popen(
-      plan.command,
-      env=environment,
-      stdin=subprocess.DEVNULL,
-      stdout=file,
-      stderr=subprocess.STDOUT,
-      start_new_session=True,  # it outlives this terminal
-    )
-  try:
-    code = process.wait(timeout=_SOON_S)
-  except subprocess.TimeoutExpired:
-    return str(process.pid)
-  if code:
-    last = log.read_text(errors="replace").splitlines()[-1:]
-    raise errors.InputError(
-      f"sae-jax submit: it ended at once with code {code}: {' '.join(last)}"
-      f" (all of it is in {log})"
-    )
-  return str(process.pid)
+  """Starts the command in a session of its own: it outlives this terminal."""
+  append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+  pid = os.posix_spawnp(
+    plan.command[0],
+    plan.command,
+    environment,
+    file_actions=[
+      (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+      (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+      (os.POSIX_SPAWN_DUP2, 1, 2),
+    ],
+    setsid=True,
+  )
+  deadline = time.monotonic() + _SOON_S
+  while time.monotonic() < deadline:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if ended and (code := os.waitstatus_to_exitcode(status)):
+      last = log.read_text(errors="replace").splitlines()[-1:]
+      raise errors.InputError(
+        f"sae-jax submit: it ended at once with code {code}: {' '.join(last)}"
+        f" (all of it is in {log})"
+      )
+    if ended:
+      break
+    time.sleep(0.02)
+  return str(pid)

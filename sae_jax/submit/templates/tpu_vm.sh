@@ -153,9 +153,9 @@ running() { on_first 'kill -0 $(cat ~/sae_jax_job.pid)' >/dev/null 2>&1; }
 
 settle() { # the other hosts end when they miss the first one
   [[ -n $dry ]] && return
-  on_all 'for _ in {1..60}; do
+  on_all 'for _ in {1..240}; do
 kill -0 $(cat ~/sae_jax_job.pid) 2>/dev/null || exit 0
-sleep 2
+sleep 0.5
 done
 kill -KILL -- -$(cat ~/sae_jax_job.pid)'
 }
@@ -170,7 +170,7 @@ echo \$! >~/sae_jax_job.pid"
 }
 
 follow() { # until the job has ended on the first host, or it is out of reach
-  on_first 'tail -n 50 -F ~/sae_jax_job.log --pid=$(cat ~/sae_jax_job.pid)' || true
+  on_first 'tail -n 50 -s 0.5 -F ~/sae_jax_job.log --pid=$(cat ~/sae_jax_job.pid)' || true
 }
 
 restarts=0
