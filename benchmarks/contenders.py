@@ -124,9 +124,14 @@ def separate(
   return all_steps
 
 
-def stacked(problem: Problem, count: int) -> Callable[[], None]:
-  """One step of so many dictionaries, on one batch."""
-  config, on = _config(problem, "bfloat16"), mesh.single()
+def stacked(
+  problem: Problem, count: int, devices: int = 1
+) -> Callable[[], None]:
+  """One step of so many dictionaries, on one batch, split over devices."""
+  config = _config(problem, "bfloat16")
+  on = mesh.make(
+    mesh.MeshConfig(sae=devices, latent=1), jax.devices()[:devices]
+  )
   train_step = stacked_lib.make_stacked_step(
     [config] * count,
     [optimizer_lib.OptimizerConfig()] * count,

@@ -19,7 +19,8 @@ prints one table:
   --sweep    our step at several sizes, which take turns. "of proportional":
              time per row or latent over that of the first size. "off the line":
              distance from the straight line fitted to all sizes, relative.
-  --stacked  one step of several dictionaries beside as many separate steps.
+  --stacked  one step of several dictionaries beside as many separate steps on
+             one device.
 """
 
 import argparse
@@ -29,15 +30,14 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import contenders
+import jax
 import machine
 import numpy as np
+import turns
 
 _TOY = contenders.Problem(batch=64, d_model=16, latents=64, k=4, dead=0.0)
-_WARM_UP = 2  # steps: compile, and touch all memory
 _IMPORTED = {
   "eai-sparsify": "sparsify",
   "dictionary-learning": "dictionary_learning",
@@ -45,48 +45,9 @@ _IMPORTED = {
 }
 
 
-@dataclasses.dataclass
-class Times:
-  """Seconds of every step so far."""
-
-  wall: list[float] = dataclasses.field(default_factory=list)
-  processor: list[float] = dataclasses.field(default_factory=list)
-
-  @property
-  def median(self) -> float:
-    return statistics.median(self.wall)
-
-  def cells(self) -> str:
-    """Two table cells, in ms."""
-    low, high = min(self.wall), max(self.wall)
-    return (
-      f"{self.median * 1e3:.1f} ({low * 1e3:.1f} – {high * 1e3:.1f}) |"
-      f" {statistics.median(self.processor) * 1e3:.0f}"
-    )
-
-
-def take_turns(
-  runs: dict[str, Callable[[], None]], rounds: int, steps: int
-) -> dict[str, Times]:
-  """Times of every run: `rounds` turns of `steps` each, after a warm-up."""
-  for run in runs.values():
-    for _ in range(_WARM_UP):
-      run()
-  times = {name: Times() for name in runs}
-  for _ in range(rounds):
-    for name, run in runs.items():
-      time.sleep(0.05)  # idle worker threads of the one before go to sleep
-      for _ in range(steps):
-        processor, start = machine.processor_seconds(), time.perf_counter()
-        run()
-        times[name].wall.append(time.perf_counter() - start)
-        times[name].processor.append(machine.processor_seconds() - processor)
-  return times
-
-
 def compare(problem: contenders.Problem, names: list[str], options) -> None:
   """Prints the time of every contender."""
-  times = take_turns(
+  times = turns.take(
     {name: contenders.CONTENDERS[name](problem) for name in names},
     options.rounds,
     options.steps,
@@ -151,14 +112,14 @@ def memory_of(
   if name in _IMPORTED:
     importlib.import_module(_IMPORTED[name])
   toy = contenders.CONTENDERS[name](_TOY)
-  for _ in range(_WARM_UP):
+  for _ in range(turns.WARM_UP):
     toy()
   del toy
   machine.give_back()
   idle = machine.resident()
   machine.forget_peak()
   run = contenders.CONTENDERS[name](problem)
-  for _ in range(_WARM_UP):
+  for _ in range(turns.WARM_UP):
     run()
   start = machine.peak_resident() - idle
   machine.give_back()
@@ -172,7 +133,7 @@ def sweep(
   problem: contenders.Problem, axis: str, sizes: list[int], options
 ) -> None:
   """Prints our time at every size."""
-  times = take_turns(
+  times = turns.take(
     {
       str(size): contenders.CONTENDERS[contenders.OURS](
         dataclasses.replace(problem, **{axis: size})
@@ -203,12 +164,15 @@ def sweep(
 
 def stack(problem: contenders.Problem, count: int, options) -> None:
   """Prints the time of a stacked step and of separate ones."""
-  stacked, separate = f"{count} stacked, one step", f"{count} separate steps"
-  times = take_turns(
+  separate = f"{count} separate steps"
+  times = turns.take(
     {
-      stacked: contenders.stacked(problem, count),
-      separate: contenders.separate(problem, count),
-    },
+      f"{count} stacked, {devices} × {jax.default_backend()}": (
+        contenders.stacked(problem, count, devices)
+      )
+      for devices in sorted({1, options.devices})
+    }
+    | {separate: contenders.separate(problem, count)},
     options.rounds,
     options.steps,
   )
@@ -260,6 +224,12 @@ def _parse() -> argparse.Namespace:
     metavar="S",
     help="S dictionaries in one step, beside S separate steps",
   )
+  parser.add_argument(
+    "--devices",
+    type=int,
+    default=1,
+    help="with --stacked: also over so many devices; CPUs are cut into them",
+  )
   what.add_argument("--memory_of", help=argparse.SUPPRESS)
   parser.add_argument(
     "--rounds", type=int, default=5, help="turns, or processes, of each"
@@ -281,6 +251,8 @@ def _parse() -> argparse.Namespace:
 
 def main() -> None:
   options = _parse()
+  if options.devices > 1:
+    jax.config.update("jax_num_cpu_devices", options.devices)
   problem = contenders.Problem(
     **{
       field.name: getattr(options, field.name)
