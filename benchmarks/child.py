@@ -29,6 +29,8 @@ def run(script: str, case: Case) -> list[Result]:
     [sys.executable, script, "--child", json.dumps(case)],
     capture_output=True,
     text=True,
+    # jax reads it when it is imported, and would look for a GPU otherwise.
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
   )
   if done.returncode:
     print(done.stderr[-4000:], file=sys.stderr)

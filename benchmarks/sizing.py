@@ -178,7 +178,7 @@ def main() -> None:
       for s in all_meshes
       if memory(s).total <= device.hbm
     ]
-    print("\n".join((table(rows), "", *left_out(device, all_meshes), "")))
+    print("\n\n".join((table(rows), *left_out(device, all_meshes))) + "\n")
 
 
 def _parsed(case: str) -> tuple[devices.Device, int]:

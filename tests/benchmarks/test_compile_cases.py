@@ -57,6 +57,17 @@ def test_a_program_that_does_not_fit_is_a_row_not_the_end(module, tmp_path):
   }
 
 
+def test_a_child_looks_for_no_accelerator(module, tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(
+    "import json, os\n"
+    "print(json.dumps([{'platforms': os.environ['JAX_PLATFORMS']}]))\n"
+  )
+  (result,) = module("child").run(str(script), {})
+  assert result["platforms"] == "cpu"
+  assert result["wall_s"] >= 0
+
+
 def test_a_child_answers_with_its_results_and_its_memory(
   module, capsys, monkeypatch
 ):
