@@ -36,8 +36,8 @@ def lead(finding: Finding) -> str:
     if (number := len(steer_words.kind(finding, noun)))
   ]
   base, tuned = steer_words.base(finding), steer_words.tuned(finding)
-  words = f"Steered: {_and(counts)} added to {base} and subtracted from"
-  words += f" {tuned} at {found.get('hook')}, in"
+  words = f"Steered: {_and(counts)} added to {base} and"
+  words += f" {steer_words.removed(finding)} {tuned} at {found.get('hook')}, in"
   words += (
     f" {diff_words.plural(len(found.get('strengths') or ()), 'strength')}"
   )

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every candidate at once: its effect when added against when subtracted."""
+"""Every candidate at once: its effect when added against when removed."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -54,8 +54,9 @@ def section(finding: Finding) -> page.Section:
     blocks = [
       page.text(
         "Every mark is an intervention at its chosen strengths. A cause lies to"
-        " the lower right: added to the base it raises the margin, subtracted"
-        " from the tuned model it lowers it. Inside the box is what random"
+        " the lower right: added to the base it raises the margin,"
+        f" {steer_words.removed(finding)} the tuned model it lowers it. Inside"
+        " the box is what random"
         " latents do. Click a latent to read its card."
       ),
       page.figures([_figure(finding, rows)], wide=True),
@@ -109,7 +110,7 @@ def _figure(finding: Finding, rows: Sequence[Row]) -> page.Figure:
   )
   layout["margin"]["l"] = 68
   return page.Figure(
-    title="Added against subtracted",
+    title=f"Added against {steer_words.verb(finding, 'down')}",
     caption=caption,
     height=440,
     spec={"data": [t for t in traces if t["x"]], "layout": layout},
@@ -175,10 +176,10 @@ def _hover(finding: Finding, row: Row) -> str:
   if row["kind"] == "latent":
     reading = finding.reference(row["latents"][0])["reading"]
   lines = [plots.shorten(reading, 60)] if reading else []
-  for way, verb in (("up", "added"), ("down", "subtracted")):
+  for way in steer_words.WAYS:
     found = row.get(way) or {}
     lines.append(
-      f"{verb} at {found.get('strength', 0):g}:"
+      f"{steer_words.verb(finding, way)} at {found.get('strength', 0):g}:"
       f" {scores.with_bounds(found.get('effect'))}, z"
       f" {diff_words.signed(found.get('z'), 2)}"
     )

@@ -51,8 +51,8 @@ def _singles(finding: Finding, singles: list[Row]) -> dict[str, str]:
   total = diff_words.plural(sum(counts.values()), "latent")
   if number:
     words = f"{number:,} of {total} {'is' if number == 1 else 'are'} causal:"
-    words += f" added to {base}, the behaviour appears; subtracted from"
-    words += f" {tuned}, it fades."
+    words += f" added to {base}, the behaviour appears;"
+    words += f" {steer_words.removed(finding)} {tuned}, it fades."
   else:
     words = f"none of {total} is causal by itself."
   if one_way:
@@ -124,8 +124,9 @@ def _random(finding: Finding) -> str:
   words = []
   for name, found in list(steer_words.chance(finding).items())[:2]:
     ends = [
-      f"{diff_words.signed(low, 2)} to {diff_words.signed(high, 2)} {verb}"
-      for way, verb in (("up", "added"), ("down", "subtracted"))
+      f"{diff_words.signed(low, 2)} to {diff_words.signed(high, 2)}"
+      f" {steer_words.verb(finding, way)}"
+      for way in steer_words.WAYS
       for low, high in [steer_words.reach(found, way)]
     ]
     words.append(f"{found['n']:,} {name}: {', '.join(ends)}")

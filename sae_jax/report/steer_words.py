@@ -58,10 +58,21 @@ def what(row: Row) -> str:
 
 
 def act(finding: Finding, way: str) -> str:
-  """Added to the base, or subtracted from the tuned model."""
+  """Added to the base, or taken from the tuned model."""
   if way == "up":
     return f"added to {base(finding)}"
-  return f"subtracted from {tuned(finding)}"
+  return f"{removed(finding)} {tuned(finding)}"
+
+
+def removed(finding: Finding) -> str:
+  """How directions are taken from the tuned model, with its preposition."""
+  projected = finding.found.get("removal") == "project_out"
+  return "projected out of" if projected else "subtracted from"
+
+
+def verb(finding: Finding, way: str) -> str:
+  """What is done to a direction: added, subtracted, projected out."""
+  return "added" if way == "up" else removed(finding).rpartition(" ")[0]
 
 
 def kind(finding: Finding, name: str) -> list[Row]:
@@ -181,7 +192,7 @@ def ways(row: Row) -> str:
   return {
     "both": "both ways",
     "up": "only when added",
-    "down": "only when subtracted",
+    "down": "only when removed",
   }.get(row.get("ways") or "", "neither way")
 
 

@@ -154,10 +154,11 @@ def _curve(
     **sweep_words.identity(sweep, member),
     "x": x,
     "y": [None if v is None else float(f"{v:.5g}") for v in y],
-    "text": plots.escaped(
+    "name": plots.escaped(
       sweep_words.label(sweep, member), sweep_words.diverged(sweep, member)
     ),
-    "hovertemplate": "%{text}<br>step %{x:,}: %{y:.4~g}<extra></extra>",
+    "hovertemplate": "%{fullData.name}<br>step %{x:,}: %{y:.4~g}"
+    "<extra></extra>",
     "opacity": 0.85,
     "line": {"color": group.colour, "width": 1.5, "dash": group.dash},
     "marker": {"color": group.colour, "size": 5},
@@ -180,12 +181,12 @@ def _cross(
     **sweep_words.identity(sweep, member, "x"),
     "x": [step],
     "y": [min(max(value, low), high)],
-    "text": plots.escaped(
+    "name": plots.escaped(
       sweep_words.label(sweep, member),
       sweep_words.diverged(sweep, member),
       f"last at step {step:,}: {say.number(value, 4)}",
     ),
-    "hovertemplate": "%{text}<extra></extra>",
+    "hovertemplate": "%{fullData.name}<extra></extra>",
     "cliponaxis": False,
     "marker": {
       "color": sweep_words.group_of(sweep, member).colour,

@@ -62,7 +62,7 @@ def _traces(
   same = {
     "type": "scatter",
     "legendgroup": group.id,
-    "text": plots.escaped(sweep_words.label(sweep, member)),
+    "name": plots.escaped(sweep_words.label(sweep, member)),
     "cliponaxis": False,
   }
   centres = (edges[:-1] + edges[1:]) / 2
@@ -74,7 +74,7 @@ def _traces(
       "x": plots.short(centres),
       "y": counts.tolist(),
       "customdata": density.spans(edges),
-      "hovertemplate": "%{text}<br>%{y:,} latents: %{customdata}"
+      "hovertemplate": "%{fullData.name}<br>%{y:,} latents: %{customdata}"
       "<extra></extra>",
       "line": {
         "color": group.colour,
@@ -89,7 +89,8 @@ def _traces(
       **sweep_words.identity(sweep, member, "never"),
       "x": [never],
       "y": [int(np.sum(fires_F == 0))],
-      "hovertemplate": "%{text}<br>%{y:,} latents: never<extra></extra>",
+      "hovertemplate": "%{fullData.name}<br>%{y:,} latents: never"
+      "<extra></extra>",
       "marker": {"color": group.colour, "symbol": group.symbol, "size": 9},
     },
   ]

@@ -29,6 +29,17 @@ PROBE = (
 const column = (table, n) => [...table.tBodies[0].rows].map(
   (r) => r.cells[n].textContent.trim());
 
+// Moves the mouse to a point of a trace.
+const point = (plot, trace, i) => {
+  const {xaxis, yaxis} = plot._fullLayout;
+  const drag = plot.querySelector(".nsewdrag");
+  const box = drag.getBoundingClientRect();
+  const x = box.left + xaxis.d2p(trace.x[i]);
+  const y = box.top + yaxis.d2p(trace.y[i]);
+  mouse(drag, "mousemove", x, y);
+  return [drag, x, y];
+};
+
 async function probe() {
   const root = document.documentElement;
   const paper = ground(document.body);
@@ -75,15 +86,19 @@ async function probe() {
   await wait(200);
   found.again = seen();
 
+  curves.scrollIntoView({behavior: "instant", block: "center"});
+  await wait(100);
+  point(curves, curves.data[0], curves.data[0].x.length - 1);
+  await wait(300);
+  const others = all("#sweep0-training .plot")[2];
+  found.lit = [curves.querySelector(".hoverlayer").textContent,
+    ...[curves, others].map((p) => p.querySelectorAll(".dim").length),
+    getComputedStyle(others.querySelector(".dim")).opacity];
+
   plot.scrollIntoView({behavior: "instant", block: "center"});
   await wait(100);
-  const {xaxis, yaxis} = plot._fullLayout;
-  const trace = plot.data.find((t) => t.mode === "markers");
-  const drag = plot.querySelector(".nsewdrag");
-  const box = drag.getBoundingClientRect();
-  const x = box.left + xaxis.d2p(trace.x[0]), y = box.top + yaxis.d2p(
-    trace.y[0]);
-  mouse(drag, "mousemove", x, y);
+  const [drag, x, y] = point(
+    plot, plot.data.find((t) => t.mode === "markers"), 0);
   await wait(300);
   found.hover = plot.querySelector(".hoverlayer").textContent;
   mouse(drag, "mousedown", x, y);
@@ -133,10 +148,14 @@ def test_it_fits_reads_sorts_hides_and_leads(written, tmp_path, width, scheme):
   # Pressed twice: the lowest FVU first, the diverged stay below.
   values = [float(text) for text in found["sorted"][:-2]]
   assert values == sorted(values)
-  assert sorted(found["members"][-2:]) == ["11", "7"]
+  assert {text[:2] for text in found["members"][-2:]} == {"11", "7d"}
   # One press hides a learning rate in every figure, another shows it.
   assert (found["before"], found["after"], found["again"]) == (5, 4, 5)
   assert found["pressed"] == ["sweep0-g0"] * 3
   assert found["lines"] == 12
+  # 15 other members, and two crosses.
+  hover, here, there, opacity = found["lit"]
+  assert hover.startswith("Member 0: k 16, lr 1e-4step 598: 0.3")
+  assert (here, there) == (17, 17) and float(opacity) < 0.2
   assert found["hover"].startswith("Member 0: k 16, lr 1e-4FVU 0.")
   assert found["hash"] == "#sweep0-member-0"

@@ -134,13 +134,13 @@ def test_a_curve_that_exploded_does_not_flatten_the_others(page):
   whole = [
     max(trace["y"])
     for trace in spec["data"]
-    if trace["mode"] == "lines" and "diverged" not in trace["text"]
+    if trace["mode"] == "lines" and "diverged" not in trace["name"]
   ]
   low, high = spec["layout"]["yaxis"]["range"]
   assert max(whole) < high < 1.2 * max(whole)
   crosses = [t for t in spec["data"] if t["mode"] == "markers"]
   assert all(low <= t["y"][0] <= high for t in crosses)
-  assert all("diverged at step" in t["text"] for t in crosses)
+  assert all("diverged at step" in t["name"] for t in crosses)
 
 
 def test_colours_are_learning_rates_and_the_key_names_them(written, page):
