@@ -4,8 +4,8 @@
 
 A top-k that returns sorted values and places costs k times as much on a TPU
 and a sort elsewhere. For a mask the k-th value is enough, and bisecting its
-bits takes 32 passes whatever k is. Across shards travel 32 counts per row
-(120 with digits of 4 bits, in a quarter of the exchanges).
+bits takes 32 passes whatever k is. Across shards travel 32 counts per row (120
+with digits of 4 bits, in a quarter of the exchanges), and every shard's ties.
 """
 
 import jax
@@ -39,6 +39,7 @@ def topk_mask(
     k: how many in all.
     axis_name: inside `shard_map`, the axis that columns are split over; shard s
       holds lower columns than shard s + 1.
+    digit: bits of the k-th value that a pass finds; divides 32.
   """
   key_RC = _ordered_keys(x_RC)
   bits = key_RC.dtype.itemsize * 8

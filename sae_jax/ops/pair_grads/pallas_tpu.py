@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import active_pairs, cpu, gather_sums_tpu, xla
 
-# The kernel's work list takes 8 bytes a chunk of the core's 1 MiB of SMEM.
-
 
 def pair_grads(
   coef_BK: jax.Array, indices_BK: jax.Array, x_BD: jax.Array, latents: int

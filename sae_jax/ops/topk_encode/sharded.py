@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact top-k of latents that are split over a mesh axis.
 
-Only counts travel, 120 per row, whatever K and the number of shards are.
+Only counts travel: 121 per row, whatever K is, and one of every shard.
 Gathering the candidates would take K · shards per row and a sort of them on
 every shard; for v5p:4x4x4 XLA spells that gather as an all-reduce, twice as
 much again.
@@ -28,12 +28,17 @@ def exchange(
 ) -> tuple[jax.Array, jax.Array]:
   """`winners`, and the k-th best value of all shards, [B] each.
 
-  `fewer`: an array that takes the place of k, 1 <= fewer <= k.
+  Runs inside `shard_map`. The winners of a shard are its first candidates, so
+  that a count says it all. Ties go to the lower latent, see `topk_mask`, as
+  they do on one device.
 
-  Runs inside `shard_map`. `values_BK` are the shard's own best candidates in
-  the order of `topk_encode`, at least min(k, latents per shard) of them. The
-  winners of a shard are then its first ones, so that a count says it all.
-  Ties go to the lower latent, see `topk_mask`, as they do on one device.
+  Args:
+    values_BK: the shard's own best candidates in the order of `topk_encode`. If
+      they are fewer than min(k, latents of the shard), all of them may win, and
+      the caller has to see from the k-th value that no other latent reaches it.
+    k: how many win, of all shards' candidates.
+    axis_name: the axis that latents are split over; None: they are not.
+    fewer: takes the place of k, 1 <= fewer <= k.
   """
   if axis_name is None:
     count = min(k, values_BK.shape[1])

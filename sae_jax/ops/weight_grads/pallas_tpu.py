@@ -11,7 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
-from sae_jax.ops.pair_grads import active_pairs, gather_sums_tpu
+from sae_jax.ops.pair_grads import (
+  active_pairs,
+  gather_sums_kernel,
+  gather_sums_tpu,
+)
 from sae_jax.ops.pair_grads import xla as pair_xla
 from sae_jax.ops.sparse_decode import chunked
 
@@ -31,7 +35,7 @@ def weight_grads(
   del dots_BK
   latents, width = w_dec_FD.shape
   sources = [gather_sums_tpu.row_tiles(a) for a in (x_BD, grad_BD)]
-  widths = [width, width, gather_sums_tpu.LANES]
+  widths = [width, width, gather_sums_kernel.LANES]
   sizes = gather_sums_tpu.sizes_for(sources, [width], widths)
   pairs = active_pairs.by_latent(
     values_BK.astype(jnp.float32), indices_BK, latents, sizes.chunk
@@ -56,7 +60,7 @@ def _addends(value, rows, owned):
   return (
     dot_11 * x_SL,
     value * grad_SL,
-    jnp.broadcast_to(dot_11, (8, gather_sums_tpu.LANES)),
+    jnp.broadcast_to(dot_11, (8, gather_sums_kernel.LANES)),
   )
 
 
