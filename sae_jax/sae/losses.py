@@ -3,9 +3,19 @@
 """The training loss of a TopK autoencoder with AuxK, and its sparse gradient.
 
 Runs on one device, or as one shard inside `shard_map` where rows are split over
-a data axis and latents over a latent axis. Across shards travel: candidate
-values of the top-k, one reconstruction, sums over rows, weight gradients over
-the data axis. Never weights, [B, F] or [B, K, D].
+a data axis and latents over a latent axis. Across shards travel counts, one
+reconstruction, sums over rows, and weight gradients over the data axis; never
+weights, [B, F] or [B, K, D]. What a shard of R rows and N latents gets from
+sums and gathers over shards is, in bytes of a step, at most
+
+    latent > 1   4 R (D + 122 + latent)   x̂; counts that find the k-th value
+    data > 1     4 N (2 D + 2)            gradients; which latents fired
+    any mesh     4 (4 D + 16)             means, b_dec's gradient, scalars
+    redone       4 R (122 + latent)       those counts again, if latent > 1
+    AuxK         4 R (D + 33 + latent)    if a latent is dead and latent > 1
+
+Counts are 15 for each of 8 digits of a row's k-th value (32 of one bit each in
+AuxK), one or two more, and the ties of every shard.
 """
 
 import dataclasses
@@ -16,12 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import ops
-from sae_jax.ops.topk_encode import api as topk_api
-from sae_jax.ops.topk_encode import approx, buckets, sharded
-from sae_jax.ops.topk_encode import candidates as candidates_lib
-from sae_jax.sae import auxk, dictionary
-
-_RECALL_ROWS = 16  # per data shard, that an approximate top-k is checked on
+from sae_jax.sae import auxk, dictionary, selection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,12 @@ class LossSpec:
   data_axis: str | None = None  # mesh axis of the rows
   latent_axis: str | None = None  # mesh axis of the latents
 
+  @property
+  def axes(self) -> tuple[str, ...]:
+    """The mesh axes that something is split over."""
+    both = (self.data_axis, self.latent_axis)
+    return tuple(axis for axis in both if axis is not None)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +55,8 @@ class Report:
   """What a loss evaluation tells besides the loss; scalars are over all shards.
 
   `fvu` is Σ‖x̂ − x‖² / Σ‖x − x̄‖² with the batch's own mean, `l0` the mean number
-  of values > 0 per row, `auxk` the AuxK term before its coefficient, `redone`
-  1 if the top-k of this batch had to be done again by the exact path. `recall`
-  is the share of the exact top-k that an approximate one found in the batch's
-  first rows, 1 for an exact one.
+  of values > 0 per row, `auxk` the AuxK term before its coefficient; `redone`
+  and `recall` are those of `selection.Selection`.
   """
 
   fvu: jax.Array
@@ -75,91 +84,6 @@ def _centred_square_sums(arrays, rows, axis_name):
     for a_BD, s_D in zip(arrays, sums, strict=True)
   ]
   return _psum(centred, axis_name)
-
-
-def _select(params, centred_BD, spec, fewer):
-  """This shard's share of the top-k: ReLU'd values, zero where not chosen."""
-  dtype = spec.matmul_dtype or centred_BD.dtype
-  arrays = (
-    centred_BD.astype(dtype),
-    params.w_enc_FD.astype(dtype),
-    params.b_enc_F,
-    min(spec.k, params.latents),
-  )
-  if spec.recall_target is None:
-    found = _candidates(*arrays, spec)
-  else:
-    found = approx.candidates(*arrays, spec.recall_target)
-
-  def chosen(found):
-    count_B, kth_B = sharded.exchange(
-      found.values_BK, spec.k, spec.latent_axis, fewer
-    )
-    return (found.values_BK, found.indices_BK, count_B), kth_B
-
-  best, kth_B = chosen(found)
-  # As wide as what doing it again finds; indices stay in range.
-  pad = functools.partial(
-    jnp.pad, pad_width=((0, 0), (0, arrays[3] - best[0].shape[1]))
-  )
-  best = pad(best[0]), pad(best[1]), best[2]
-  redone = jnp.zeros((), jnp.int32)
-  if found.bound_B is not None:
-    # All shards take the same branch: there is an exchange in it.
-    redone = 1 - found.certified(kth_B).astype(jnp.int32)
-    for axis in (spec.data_axis, spec.latent_axis):
-      redone = redone if axis is None else lax.pmax(redone, axis)
-    best = lax.cond(
-      redone > 0, lambda: chosen(topk_api.exactly(*arrays))[0], lambda: best
-    )
-  pre_BK, indices_BK, count_B = best
-  recall = jnp.ones(())
-  if spec.recall_target is not None:
-    probe = slice(_RECALL_ROWS)
-    sought = (arrays[0][probe], *arrays[1:])
-    recall = _recall(
-      pre_BK[probe], count_B[probe], chosen(topk_api.exactly(*sought))[1], spec
-    )
-  kept_BK = jnp.arange(pre_BK.shape[1])[None, :] < count_B[:, None]
-  # relu keeps a NaN, so that it reaches the loss.
-  values_BK = jnp.where(kept_BK, jax.nn.relu(pre_BK), 0)
-  values_BK = values_BK.astype(centred_BD.dtype)
-  return values_BK, indices_BK, {"redone": redone, "recall": recall}
-
-
-def _candidates(x_BD, w_enc_FD, b_enc_F, k, spec):
-  """The shard's best: as many as hardly ever are too few, with a bound.
-
-  Of the K winners of a row about K/n lie on one of n shards. What is sought is
-  exceeded once in 1/ODDS batches if winners lie at random; the bound tells.
-  """
-  sought = k
-  if spec.latent_axis is not None:
-    shards = lax.axis_size(spec.latent_axis)
-    rows = x_BD.shape[0]
-    sought = next(
-      n
-      for n in range(1, k + 1)
-      if n == k or buckets.odds(spec.k, rows, n, shards) <= buckets.ODDS
-    )
-  found = topk_api.topk_candidates(
-    x_BD, w_enc_FD, b_enc_F, sought, implementation=spec.implementation
-  )
-  if sought == k:
-    return found
-  bound_B = found.values_BK[:, -1]
-  if found.bound_B is not None:
-    bound_B = jnp.maximum(bound_B, found.bound_B)
-  return candidates_lib.Candidates(found.values_BK, found.indices_BK, bound_B)
-
-
-def _recall(pre_RK, count_R, kth_R, spec):
-  """Share of an approximate selection that reaches the exact k-th value."""
-  kept_RK = jnp.arange(pre_RK.shape[1])[None, :] < count_R[:, None]
-  right = jnp.sum(kept_RK & (pre_RK >= kth_R[:, None]))
-  right = _psum(_psum(right, spec.latent_axis), spec.data_axis)
-  wanted = _psum(jnp.sum(count_R), spec.latent_axis)
-  return right / _psum(wanted, spec.data_axis)
 
 
 def _residual(params, values_BK, indices_BK, target_BD, spec):
@@ -190,7 +114,8 @@ def loss_and_grads(
   rows = _psum(x_BD.shape[0], spec.data_axis)
   latents = params.latents
   centred_BD = x_BD - params.b_dec_D[None, :]
-  values_BK, indices_BK, selection = _select(params, centred_BD, spec, k)
+  chosen = selection.select(params, centred_BD, spec, k)
+  values_BK, indices_BK = chosen.values_BK, chosen.indices_BK
   active_BK = values_BK > 0
 
   error_BD, dots_BK = _residual(params, values_BK, indices_BK, centred_BD, spec)
@@ -236,7 +161,8 @@ def loss_and_grads(
     fvu=square_error / x_spread,
     l0=active / rows,
     auxk=aux,
-    **selection,
+    redone=chosen.redone,
+    recall=chosen.recall,
     fired_F=_psum(fired_F, spec.data_axis) > 0,
   )
   return loss, report, _finish(grads, params, grad_BD, spec)
