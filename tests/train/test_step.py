@@ -4,7 +4,6 @@
 
 import dataclasses
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -158,83 +157,6 @@ def test_two_runs_are_bit_equal():
     return jax.tree.map(np.asarray, (state, trace))
 
   jax.tree.map(np.testing.assert_array_equal, run(), run())
-
-
-_COLLECTIVE = re.compile(
-  r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all"
-  r"|collective-permute|collective-broadcast)(?:-start)?\("
-)
-
-
-def _collectives(compiled):
-  """(kind, element counts of the results) of every collective of a program."""
-  found = []
-  for line in compiled.as_text().splitlines():
-    if match := _COLLECTIVE.search(line):
-      shapes = re.findall(r"\w+\[([\d,]*)\]", match.group(1))
-      sizes = [
-        int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes
-      ]
-      found.append((match.group(2), sizes))
-  return found
-
-
-@pytest.mark.parametrize(
-  ("data", "latent", "aux"),
-  [(*shape, False) for shape in MESHES] + [(1, 8, True), (2, 4, True)],
-)
-def test_only_counts_reconstructions_and_gradients_travel(data, latent, aux):
-  # All products of these sizes differ, so that a size tells what it is.
-  batch, d_model, latents, k = 48, 10, 2048, 3
-  config = sae.SaeConfig(
-    latents=latents, k=k, aux_coefficient=1 / 32 if aux else 0, aux_k=5
-  )
-  on = _mesh(data, latent)
-  optimizer = optimizer_lib.make_optimizer(
-    OPTIMIZER, latents=latents, steps=STEPS
-  )
-  train_step = step_lib.make_train_step(
-    config, OPTIMIZER, on, d_model=d_model, steps=STEPS
-  )
-  collectives = _collectives(
-    train_step.lower(
-      state_lib.abstract_state(config, optimizer, d_model, on),
-      jax.ShapeDtypeStruct((batch, d_model), jnp.bfloat16),
-    ).compile()
-  )
-  rows, per_shard = batch // data, latents // latent
-
-  gathers = [
-    n for kind, sizes in collectives for n in sizes if "gather" in kind
-  ]
-  # How many of its latents tie at the k-th value, of every shard and row.
-  ties = {rows * latent} if latent > 1 else set()
-  assert set(gathers) <= ties
-  assert bool(gathers) == (latent > 1)
-  others = {kind for kind, _ in collectives if "gather" not in kind}
-  assert others <= {"all-reduce"}
-  gradients = {per_shard * d_model, per_shard} if data > 1 else set()
-  for kind, sizes in collectives:
-    for size in sizes:
-      small = size <= max(rows * d_model, rows * latent * 5)
-      assert small or (kind == "all-reduce" and size in gradients), (
-        kind,
-        size,
-      )
-  if not aux:
-    reduced = sum(
-      n for kind, sizes in collectives for n in sizes if kind == "all-reduce"
-    )
-    # The reconstruction, and 15 counts per digit, the surplus and the k-th
-    # value of every row; both matrices, b_enc and the fire counts over data;
-    # b_dec and means; scalars.
-    formula = (
-      rows * (d_model + 17) * (latent > 1)
-      + (2 * d_model + 2) * per_shard * (data > 1)
-      + 8 * d_model
-      + 16
-    )
-    assert reduced <= formula
 
 
 def test_decoder_rows_stay_on_the_sphere():
