@@ -10,8 +10,8 @@ one before it is used.
 import concurrent.futures
 import contextlib
 import errno
+import importlib.util
 import os
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from sae_jax import errors
@@ -44,16 +45,27 @@ class Checkpoints:
   """The checkpoints of one run: `DIRECTORY/STEP/`."""
 
   def __init__(
-    self, directory: pathlib.Path, *, keep: int = 2, keep_every: int = 0
+    self,
+    directory: str | os.PathLike[str],
+    *,
+    keep: int = 2,
+    keep_every: int = 0,
+    run: str = "",
   ):
     """Keeps the newest ones, and for good those at certain steps.
 
     Args:
-      directory: is made if it is not there; the same one for all processes.
+      directory: a path or `gs://BUCKET/…`, the same place for all processes; a
+        path is made if it is not there.
       keep: how many of the newest.
       keep_every: those at its multiples stay, besides; 0: none.
+      run: is saved with every checkpoint; one with another `run` is refused.
+
+    Raises:
+      errors.InputError: checkpoints cannot be written to such a place.
     """
-    self._directory = directory
+    self._directory = directory = _place(os.fspath(directory))
+    self._run = run
     policies: list[Any] = [checkpoint_managers.LatestN(keep)]
     if keep_every:
       policies.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -80,8 +92,8 @@ class Checkpoints:
         used. Arrays are read onto these shardings, whatever mesh saved them.
 
     Raises:
-      errors.InputError: the newest one cannot be reached: no permission, or
-        the disk or the network does not answer.
+      errors.InputError: the newest one is of another run, or it cannot be
+        reached: no permission, or the disk or the network does not answer.
       errors.Interrupted: one of several processes found its part damaged; the
         checkpoint was set aside.
     """
@@ -97,6 +109,7 @@ class Checkpoints:
         )
         position = found["stream"]["position"]
         expected = found["stream"]["state_fingerprint"]
+        run = found["stream"]["run"]
       except _UNREADABLE as error:
         if _UNREACHABLE.search(str(error)):
           raise errors.InputError(
@@ -109,6 +122,11 @@ class Checkpoints:
       if _fingerprint(found["state"]) != expected:
         self._set_aside(step, "its arrays are not those that were saved")
         continue
+      if run != self._run:
+        raise errors.InputError(
+          f"{self._directory} holds checkpoints of another run (another config"
+          " or other inputs); choose another place, or remove them"
+        )
       return found["state"], position
     return None
 
@@ -137,7 +155,11 @@ class Checkpoints:
     """
     self._raise_late(wait=False)
     if step not in self._manager.all_steps():
-      record = {"position": stream, "state_fingerprint": _fingerprint(state)}
+      record = {
+        "position": stream,
+        "state_fingerprint": _fingerprint(state),
+        "run": self._run,
+      }
       in_chunks = ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES)
       with self._disk_full_said():
         self._manager.save(
@@ -204,6 +226,26 @@ class Checkpoints:
       )
     self._manager.reload()
     print(f"{said} and the one before it is used", file=sys.stderr)
+
+
+def _place(path: str) -> epath.Path:
+  scheme, separator, _ = path.partition("://")
+  if not separator:
+    return epath.Path(path)
+  if scheme != "gs":
+    raise errors.InputError(
+      f"checkpoints cannot be written to {path}: give a path, such as that of a"
+      " mounted bucket, or gs://BUCKET/…"
+    )
+  if importlib.util.find_spec("gcsfs") is None:
+    raise errors.InputError(
+      f"checkpoints in {path} need gcsfs: pip install 'sae-jax[gcs]', or give a"
+      " path"
+    )
+  # Another process may have written what an earlier listing lacks.
+  fsspec = importlib.import_module("fsspec")
+  fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+  return epath.Path(path.rstrip("/"))
 
 
 def _first_line(text: object) -> str:

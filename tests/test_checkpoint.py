@@ -210,3 +210,21 @@ def test_the_fingerprint_sees_swapped_rows():
   x_ND = np.arange(12, dtype=np.float32).reshape(4, 3)
   turned = checkpoint._fingerprint({"x": jnp.asarray(x_ND[::-1])})
   assert turned != checkpoint._fingerprint({"x": jnp.asarray(x_ND)})
+
+
+def test_places_that_cannot_hold_checkpoints_are_refused(monkeypatch):
+  with pytest.raises(errors.InputError, match=r"s3://b/run: give a path"):
+    checkpoint.Checkpoints("s3://b/run")
+  monkeypatch.setattr(checkpoint.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(errors.InputError, match=r"pip install 'sae-jax\[gcs\]'"):
+    checkpoint.Checkpoints("gs://b/run")
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, run="a")
+  checkpoints.save(5, make_state(5), {})
+  checkpoints.close()
+  other = checkpoint.Checkpoints(tmp_path, run="b")
+  with pytest.raises(errors.InputError, match="of another run"):
+    other.restore_latest(make_state(0))
+  other.close()

@@ -50,6 +50,9 @@ class TrainConfig:
   checkpoint_every: int = 500
   keep_checkpoints: int = 2  # the newest
   keep_every: int = 0  # steps; checkpoints at its multiples stay for good
+  # Where they lie: "" for OUT/checkpoints, or gs://BUCKET/…, which outlives the
+  # machine. All processes must reach it.
+  checkpoints: str = ""
   log_every: int = 10
   wandb_project: str = ""  # empty: no wandb
 

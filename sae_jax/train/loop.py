@@ -47,9 +47,10 @@ def train(
   make = program_lib.sweep if config.sweep else program_lib.one
   program = make(config, source, mesh, chunks, held_out_chunks)
   checkpoints = checkpoint.Checkpoints(
-    directory / "checkpoints",
+    config.checkpoints or directory / "checkpoints",
     keep=config.keep_checkpoints,
     keep_every=config.keep_every,
+    run=start.identity(config, source),
   )
   state, position = checkpoints.restore_latest(program.abstract_state) or (
     program.new_state(),

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a run: do config and store fit, and the first state."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from sae_jax import errors, formats, sae, store
+from sae_jax import artifacts, errors, formats, sae, store
 from sae_jax.train import config as config_lib
 from sae_jax.train import state as state_lib
 
@@ -36,6 +37,16 @@ def inputs(
   if not config.init_from:
     return source.identities
   return source.identities | {"init_from": formats.hash_sae(config.init_from)}
+
+
+def identity(config: config_lib.TrainConfig, source: store.Store) -> str:
+  """A hash of all that enters the run's numbers, and may not change."""
+  fixed = {
+    name: value
+    for name, value in dataclasses.asdict(config).items()
+    if name not in config_lib.MAY_CHANGE and name != "checkpoints"
+  }
+  return artifacts.hash_json([fixed, inputs(config, source)])
 
 
 def check(
