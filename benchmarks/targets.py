@@ -72,8 +72,8 @@ def devices(platform: str, topology: str) -> topologies.TopologyDescription:
 def mesh(
   described: topologies.TopologyDescription, data: int, latent: int
 ) -> jax.sharding.Mesh:
-  """The mesh `(sae, data, latent)` of 1 x data x latent described devices."""
-  if data * latent == 1:  # one device of a topology that has several
-    config = mesh_lib.MeshConfig(latent=1)
-    return mesh_lib.make(config, described.devices[:1])
-  return topologies.make_mesh(described, (1, data, latent), mesh_lib.AXES)
+  """The mesh that a job makes of 1 x data x latent described devices."""
+  config = mesh_lib.MeshConfig(data=data, latent=latent)
+  # One device of a topology that has several, or all.
+  count = 1 if data * latent == 1 else len(described.devices)
+  return mesh_lib.make(config, described.devices[:count])
