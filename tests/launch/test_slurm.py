@@ -31,11 +31,16 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 # ----------------------------------------------------------- without Slurm
 
-# Stands for srun, scontrol and the job in a run of the script by itself.
+# Stand for Slurm and the job; srun also for Slurm's word about the time limit.
 COMMANDS = {
-  "srun": 'while [[ $1 == --* ]]; do shift; done; "$@"',
-  "squeue": 'echo "$STATE"',
+  "srun": (
+    "while [[ $1 == --* ]]; do shift; done\n"
+    '[[ -z ${TOLD:-} ]] || { kill -USR1 "$PPID"; sleep 0.3; }\n'
+    '"$@"'
+  ),
+  "scancel": 'echo "scancel $*"',
   "scontrol": 'echo "scontrol $*"',
+  "squeue": 'echo "$STATE"',
   "sae-jax": 'echo "sae-jax $*, port ${JAX_COORDINATOR_PORT:-}"; exit "$CODE"',
 }
 
@@ -99,7 +104,7 @@ def test_several_processes_join(alone, tasks):
   [
     (0, "RUNNING", False, "done"),
     (75, "RUNNING", True, "back into the queue"),
-    (75, "COMPLETING", False, "the same sbatch command goes on from there"),
+    (75, "COMPLETING", False, "otherwise with the same sbatch command"),
     (2, "RUNNING", False, "what to mend"),
     (137, "RUNNING", False, "failed with exit code 137"),
   ],
@@ -111,6 +116,28 @@ def test_what_follows_an_exit_code(alone, code, state, requeues, says):
   assert result.returncode == code
   assert ("scontrol requeue Incomplete 7" in result.stdout) == requeues
   assert says in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  ("seconds", "stops", "says"),
+  [
+    (0, False, "the run goes on until the limit ends it"),
+    (100, True, "the run is asked to save and to stop"),
+  ],
+)
+def test_told_of_the_limit_at_once_it_goes_on(alone, seconds, stops, says):
+  result = alone(
+    "train",
+    SLURM_JOB_ID="7",
+    SLURM_NTASKS="1",
+    CODE="75",
+    TOLD="yes",
+    SECONDS=str(seconds),
+  )
+  # A trap that ends with another code would end the script with it.
+  assert result.returncode == 75, result.stderr
+  assert says in result.stderr
+  assert ("scancel --signal=TERM 7" in result.stdout) == stops
 
 
 # -------------------------------------------------------------- with Slurm
@@ -317,7 +344,8 @@ def stoppable(slurm, tmp_path):
     "touch started-$SLURM_PROCID\n"
     "while :; do sleep 0.1; done",
   )
-  job = slurm.submit(tmp_path, "train", VENV=str(tmp_path))
+  # Told of the limit in its first minute the script would go on.
+  job = slurm.submit(tmp_path, "train", VENV=str(tmp_path), SECONDS="100")
   job.wait_file("started-0")
   job.wait_file("started-1")
   return job
@@ -350,7 +378,7 @@ def test_a_cancelled_job_stays_cancelled(stoppable):
   stoppable.wait(JobState="CANCELLED", Restarts="0")
   assert (stoppable.log.parent / "saved").exists()
   log = stoppable.log.read_text()
-  assert "the same sbatch command goes on from there" in log
+  assert "otherwise with the same sbatch command" in log
 
 
 CONFIG = """
