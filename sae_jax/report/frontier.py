@@ -119,7 +119,7 @@ def source_words(points: Sequence[Point], chosen: Chosen) -> str:
 def figure(
   points: Sequence[Point], chosen: Chosen, *, jump: str = ""
 ) -> page.Figure:
-  """The plot; a dictionary on the frontier has a dark ring."""
+  """The plot; a dictionary on the frontier has a ring around it."""
   found = _drawn(points, chosen)
   data = [_line(points, found, front) for front in chosen.front]
   for group in dict.fromkeys(points[i].group for i in chosen.shown):
@@ -189,17 +189,23 @@ def _drawn(points: Sequence[Point], chosen: Chosen) -> dict[int, Measured]:
 def _line(
   points: Sequence[Point], found: Mapping[int, Measured], front: Sequence[int]
 ) -> dict[str, Any]:
-  """The frontier; it goes with its group where it is of one only."""
+  """The frontier, ringed; it goes with its group where it is of one only."""
   groups = {points[i].group for i in front}
   alone = next(iter(groups)) if len(groups) == 1 else None
   return {
     "type": "scatter",
-    "mode": "lines",
+    "mode": "lines+markers",
     "x": plots.short(found[i].l0 for i in front),
     "y": plots.short(found[i].fvu for i in front),
     "hoverinfo": "skip",
     "showlegend": False,
     "line": {"color": alone.colour if alone else "var(--soft)", "width": 1.4},
+    "marker": {
+      "color": "var(--ink)",
+      "symbol": "circle-open",
+      "size": 18,
+      "line": {"width": 1.4},
+    },
     **({"legendgroup": alone.id} if alone else {}),
   }
 
@@ -226,14 +232,10 @@ def _marks(
     "hovertemplate": "%{text}<extra></extra>",
     "cliponaxis": False,
     "marker": {
-      "opacity": 1,  # sizes that differ would make it 0.7
       "color": group.colour,
       "symbol": [group.symbol if points[i].whole else DIVERGED for i in some],
-      "size": [11 if i in best else 9 for i in some],
-      "line": {
-        "color": ["var(--ink)" if i in best else "var(--paper)" for i in some],
-        "width": [1.8 if i in best else 0.5 for i in some],
-      },
+      "size": 10,
+      "line": {"color": "var(--paper)", "width": 0.5},
     },
   }
 

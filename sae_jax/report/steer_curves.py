@@ -24,9 +24,9 @@ def section(finding: Finding) -> page.Section:
   blocks: list[page.Block] = [
     page.text(
       "How far the margin moves as more is added to the base (left) or"
-      f" {steer_words.removed(finding)} the tuned model (right). Grey: the least"
-      " and the most that random interventions of the same norm do. Bars are"
-      f" {_confidence(finding)} intervals over prompts."
+      f" {steer_words.removed(finding)} the tuned model (right). Grey: the"
+      " least and the most that random interventions of the same norm do. Bars"
+      f" are {_confidence(finding)} intervals over prompts."
     )
   ]
   for words, rows in (

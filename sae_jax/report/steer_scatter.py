@@ -56,8 +56,7 @@ def section(finding: Finding) -> page.Section:
         "Every mark is an intervention at its chosen strengths. A cause lies to"
         " the lower right: added to the base it raises the margin,"
         f" {steer_words.removed(finding)} the tuned model it lowers it. Inside"
-        " the box is what random"
-        " latents do. Click a latent to read its card."
+        " the box is what random latents do. Click a latent to read its card."
       ),
       page.figures([_figure(finding, rows)], wide=True),
     ]

@@ -96,7 +96,7 @@ def _closer(panel: curves.Panel) -> curves.Panel:
   """AuxK is near 1: from 0 on, members would lie on one line."""
   if panel.metric != "train/auxk":
     return panel
-  return dataclasses.replace(panel, axis={})
+  return dataclasses.replace(panel, axis={"rangemode": "nonnegative"})
 
 
 def _figure(sweep: Sweep, panel: curves.Panel) -> page.Figure:
@@ -192,7 +192,7 @@ def _cross(
       "color": sweep_words.group_of(sweep, member).colour,
       "symbol": DIVERGED,
       "size": 10,
-      "line": {"color": "var(--ink)", "width": 1.2},
+      "line": {"color": "var(--paper)", "width": 1},
     },
   }
 

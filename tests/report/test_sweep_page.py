@@ -199,7 +199,7 @@ def test_a_frontier_for_each_hook(tmp_path):
   run = sweep_data.make_sweep(tmp_path / "sweep", sweep=sweep)
   page = write([run], tmp_path)
   spec = figures(page)["FVU against L0"]
-  lines = [t for t in spec["data"] if t["mode"] == "lines"]
+  lines = [t for t in spec["data"] if "lines" in t["mode"]]
   assert len(lines) == 3
   assert len({t["legendgroup"] for t in lines}) == 3
   assert "A frontier is drawn for each hook and store" in page.text
@@ -291,7 +291,7 @@ def test_separate_runs_have_a_frontier(tmp_path):
     lambda config: config["inputs"].update(store="other"),
   )
   spec = figures(write(runs, tmp_path))["FVU against L0"]
-  assert [len(t["x"]) for t in spec["data"] if t["mode"] == "lines"] == [1, 1]
+  assert [len(t["x"]) for t in spec["data"] if "lines" in t["mode"]] == [1, 1]
   # One dictionary has nothing to be compared with.
   assert "FVU against L0" not in figures(write(runs[:1], tmp_path))
 
