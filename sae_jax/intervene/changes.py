@@ -56,12 +56,17 @@ def add(
 
 
 def project_out(
-  h_BTD: jax.Array, mask_BT: jax.Array, scope: Scope, q_BRD: jax.Array
+  h_BTD: jax.Array,
+  mask_BT: jax.Array,
+  scope: Scope,
+  q_BRD: jax.Array,
+  fraction_B: jax.Array,
 ) -> jax.Array:
-  """h − Σ_r (h · q_r) q_r, with orthonormal q or zeros."""
+  """h − f Σ_r (h · q_r) q_r, with orthonormal q or zeros."""
   x_BTD = h_BTD.astype(jnp.float32)
   along_BTR = _einsum("btd,brd->btr", x_BTD, q_BRD)
-  y_BTD = x_BTD - _einsum("btr,brd->btd", along_BTR, q_BRD)
+  part_BTD = _einsum("btr,brd->btd", along_BTR, q_BRD)
+  y_BTD = x_BTD - fraction_B[:, None, None] * part_BTD
   return jnp.where(scope.of(mask_BT)[..., None], y_BTD, h_BTD)
 
 

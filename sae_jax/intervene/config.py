@@ -14,6 +14,7 @@ from sae_jax.judge import config as judge_config
 from sae_jax.judge import scores
 from sae_jax.lm import hooks as hooks_lib
 
+Removal = Literal["subtract", "project_out"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -120,6 +121,10 @@ class SteerConfig:
   unit: Literal["median_norm", "direction"] = "median_norm"
   unit_direction: str = ""
   where: edits.Where = "all"  # tokens that are steered
+  # How a direction is taken from the tuned model. "project_out": at strength s
+  # the stream's component along it is lowered by the share s of itself, so that
+  # 1 removes it and a stream that has none of it is left alone.
+  removal: Removal = "subtract"
   # Nats per token of log(p(behaviour) + p(contrast)) that steering may cost.
   damage: float = 0.25
   random: int = 20  # random latents, and as many random bundles per bundle

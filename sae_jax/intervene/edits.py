@@ -144,9 +144,12 @@ def add(
 
 
 def project_out(
-  hook: str, bases_NRD: np.ndarray, where: Where = "all"
+  hook: str,
+  bases_NRD: np.ndarray,
+  where: Where = "all",
+  fractions_N: np.ndarray | None = None,
 ) -> Interventions:
-  """h minus its part in a subspace: h − Σ_r (h · q_r) q_r.
+  """h minus its part in a subspace: h − f Σ_r (h · q_r) q_r.
 
   Args:
     hook: where.
@@ -154,18 +157,27 @@ def project_out(
       made orthonormal from them. Zero rows and linearly dependent ones add
       nothing, so that subspaces of several ranks fit in one array.
     where: which tokens.
+    fractions_N: f, how much of that part is taken away; None: all of it.
 
   Raises:
     errors.InputError: a wrong hook or shape, or numbers that are not finite.
   """
   bases_NRD = _floats("bases_NRD", bases_NRD, 3)
+  if fractions_N is None:
+    fractions_N = np.ones(len(bases_NRD))
+  fractions_N = _floats("fractions_N", fractions_N, 1)
+  if len(fractions_N) != len(bases_NRD):
+    raise errors.InputError(
+      f"{len(fractions_N)} fractions for {len(bases_NRD)} subspaces: give one"
+      " for each"
+    )
   _, size_NR, q_NRD = np.linalg.svd(
     bases_NRD.astype(np.float64), full_matrices=False
   )
   # As np.linalg.matrix_rank, but in the precision that the vectors came in.
   least_N1 = size_NR[:, :1] * max(bases_NRD.shape[1:]) * np.finfo("f4").eps
   q_NRD = np.where((size_NR > least_N1)[..., None], q_NRD, 0)
-  rows = (q_NRD.astype(np.float32),)
+  rows = (q_NRD.astype(np.float32), fractions_N)
   return _make(hook, where, changes.project_out, q_NRD.shape[-1], rows)
 
 

@@ -59,7 +59,7 @@ def run(
   measured = results.Results(screen)
   with table.Writer(output.path / "screen.parquet") as writer:
     verdicts = results.write_table(
-      measured, writer, config.strengths, screen.alphas_HS[0]
+      measured, writer, config.strengths, screen.norms
     )
     generated = None
     if stage is not None:

@@ -273,7 +273,7 @@ def _write_rows(result: Result, writer: table.Writer, strengths, norms) -> None:
         latent=candidate.latents[0] if single else None,
         sign=candidate.sign if single else None,
         strength=strengths[i],
-        norm=float(norms[i]),
+        norm=norms[model][i],
         prompts=effect.n,
         effect=effect.mean,
         ci_low=effect.json()["ci_low"],

@@ -163,7 +163,7 @@ def _write_row(
       "latent": candidate.latents[0] if single else None,
       "sign": candidate.sign if single else None,
       "strength": screen.config.strengths[some.strength],
-      "norm": float(screen.alphas_HS[0, some.strength]),
+      "norm": screen.norms[some.model][some.strength],
       "chosen": some.final,
       "within_budget": some.within,
       "verdict": result.verdict,

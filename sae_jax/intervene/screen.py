@@ -63,6 +63,13 @@ class Screen:
   work: pathlib.Path
 
   @property
+  def norms(self) -> dict[str, list[float | None]]:
+    """What is added at the first hook, of each strength; None: a projection."""
+    added = self.alphas_HS[0].tolist()
+    projects = self.config.removal == "project_out"
+    return {"base": added, "tuned": [None] * len(added) if projects else added}
+
+  @property
   def chunk(self) -> int:
     """Directions of a chunk."""
     pairs = len(self.prompts.prompts) * len(self.config.strengths)
@@ -221,15 +228,22 @@ def steer(
     screen: with hooks, lengths and directions.
     candidates: N of them.
     at_NS: indices of the strengths.
-    model: "base", to which is added, or "tuned", from which is subtracted.
+    model: "base", to which is added, or "tuned", from which is removed.
   """
   sign = -1 if model == "tuned" else 1
+  config = screen.config
+  project = model == "tuned" and config.removal == "project_out"
   unit_ND = candidates_lib.units(candidates, screen.rows, screen.vectors)
   parts = []
   for hook, alpha_S in zip(screen.hooks, screen.alphas_HS, strict=True):
+    if project:
+      base_N1D = np.repeat(unit_ND, at_NS.shape[1], axis=0)[:, None]
+      shares_N = np.array(config.strengths)[at_NS].reshape(-1)
+      parts.append(edits.project_out(hook, base_N1D, config.where, shares_N))
+      continue
     vector_NSD = sign * alpha_S[at_NS][..., None] * unit_ND[:, None, :]
     flat = vector_NSD.reshape(-1, unit_ND.shape[1]).astype(np.float32)
-    parts.append(edits.add(hook, flat, screen.config.where))
+    parts.append(edits.add(hook, flat, config.where))
   return edits.combine(*parts)
 
 

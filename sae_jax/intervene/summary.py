@@ -36,6 +36,7 @@ def summarise(
     "arm": found.arm,
     "method": config.method if config.diff else "",
     "where": config.where,
+    "removal": config.removal,
     "judge": generated["judge"] if generated else None,
     "unit": {
       "name": config.unit_direction or config.unit,
@@ -71,7 +72,7 @@ def summarise(
     },
     "direction_band": results.direction_band,
     "generation": generated,
-    "rules": verdict.rules(config.damage, config.statistics, config.random),
+    "rules": verdict.rules(config),
     "warnings": [*warnings, *_warnings(results, shift)],
     "cost": screen_lib.cost(screen),
   }

@@ -18,7 +18,7 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())  # few values, many rows
 SCHEMA = pa.schema(
   [
     ("stage", _TEXT),  # "margin" or "generation"
-    ("model", _TEXT),  # "base" (added) or "tuned" (subtracted)
+    ("model", _TEXT),  # "base" (added) or "tuned" (removed)
     ("name", pa.string()),
     ("kind", _TEXT),  # "latent", "bundle", "direction"; "unsteered"
     ("band", _TEXT),  # the random ones it is compared with, or is one of
@@ -26,7 +26,10 @@ SCHEMA = pa.schema(
     ("latent", pa.int32()),  # of a single one
     ("sign", pa.int8()),
     ("strength", pa.float64()),  # in the screen's unit
-    ("norm", pa.float64()),  # of what is added, at the first hook
+    (
+      "norm",
+      pa.float64(),
+    ),  # of what is added at the first hook, if it is
     ("prompts", pa.int32()),
     ("effect", pa.float64()),  # nats per token
     ("ci_low", pa.float64()),

@@ -11,13 +11,18 @@ from typing import Literal
 
 import numpy as np
 
+from sae_jax.intervene import config as config_lib
 from sae_jax.intervene import strength
-from sae_jax.judge import scores
 
 Verdict = Literal["causal", "correlated", "inert"]
 Ways = Literal["both", "up", "down", "none"]
 
 LEAST_Z = 3.0
+_REMOVAL = {
+  "subtract": "it is subtracted from the tuned model",
+  "project_out": "the tuned model's component along it is lowered by the share"
+  " of itself that the strength says",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,26 +67,27 @@ class Passed:
     return not self.failed
 
 
-def rules(budget: float, config: scores.ScoreConfig, random: int) -> list[str]:
+def rules(config: config_lib.SteerConfig) -> list[str]:
   """The rules in words, as they stand in summary.json."""
-  sure = f"{config.confidence:.0%}"
+  sure = f"{config.statistics.confidence:.0%}"
   return [
     "An effect is the mean over prompts of margin(steered) − margin(unsteered);"
     " the margin is mean log p per token of the behaviour's response less that"
     " of the contrast's, from the first token in which they differ.",
     "Up: the direction is added to the base, and the margin should rise. Down:"
-    " it is subtracted from the tuned model, and the margin should fall. Its"
+    f" {_REMOVAL[config.removal]}, and the margin should fall. Its"
     " sign is that of its change in the diff; latents without a score are tried"
     " with either sign, as two rows.",
     "Of the strengths that cost at most"
-    f" {budget:g} nats per token of log(p(behaviour) + p(contrast)), the one of"
-    " largest effect in the expected direction counts, for random directions"
-    " too.",
+    f" {config.damage:g} nats per token of log(p(behaviour) + p(contrast)), the"
+    " one of largest effect in the expected direction counts, for random"
+    " directions too.",
     f"A way passes if its effect is as expected; its {sure} interval excludes"
-    f" 0; it is beyond each of {random} random directions of the same norm and"
-    f" number of latents; z >= {LEAST_Z:g} against them; p(behaviour) itself"
-    f" rises on the base, or falls on the tuned model, with a {sure} interval"
-    " that excludes 0; and its strength is within the budget of damage.",
+    f" 0; it is beyond each of {config.random} random directions of the same"
+    f" norm and number of latents; z >= {LEAST_Z:g} against them; p(behaviour)"
+    " itself rises on the base, or falls on the tuned model, with a"
+    f" {sure} interval that excludes 0; and its strength is within the budget"
+    " of damage.",
     "causal: both ways pass. correlated: not causal, but changed by the diff's"
     " rule. inert: neither.",
     "z counts standard deviations of the random effects from their mean, and is"

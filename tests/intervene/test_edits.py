@@ -129,6 +129,14 @@ def test_what_is_projected_out_is_gone_and_nothing_else():
   np.testing.assert_array_equal(apply(nothing), H_BTD)
 
 
+def test_a_share_of_a_projection_is_taken_away():
+  share_N = np.asarray([0, 0.5, 1, 2], "f4")
+  part = edits.project_out(HOOK, BASES_NRD, fractions_N=share_N)
+  whole_BTD = H_BTD - apply(make("project_out"))
+  expected_BTD = H_BTD - share_N[ROW_B][:, None, None] * whole_BTD
+  np.testing.assert_allclose(apply(part), expected_BTD, atol=3 * ATOL)
+
+
 def test_clamping_to_the_activation_itself_changes_nothing():
   """And a latent that is not among the top k counts as 0."""
   a_F = activations(H_BTD[0, 0])
@@ -236,6 +244,10 @@ def _clamp(latents, values):
       "intervention 0 is not finite",
     ),
     (lambda: edits.project_out(HOOK, VECTORS_ND), "give 3 axes"),
+    (
+      lambda: edits.project_out(HOOK, BASES_NRD, fractions_N=np.ones(2)),
+      "2 fractions for 4 subspaces",
+    ),
     (lambda: _clamp([[64]], [[0.0]]), "latent 64 does not exist"),
     (lambda: _clamp([[-2]], [[0.0]]), "latent -2 does not exist"),
     (lambda: _clamp([[1.0]], [[0.0]]), "give integers"),

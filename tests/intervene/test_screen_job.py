@@ -156,6 +156,47 @@ def test_what_is_reported_is_what_the_edited_model_does(place, summary):
       assert found["topics"][topic] == pytest.approx(mean, **close)
 
 
+def test_what_is_projected_out_of_the_tuned_model_by_its_share(place):
+  out = place / "projected"
+  steer.run(
+    settings(
+      place,
+      removal="project_out",
+      strengths=(0.5, 1.0),
+      latents=(planted.CAUSE,),
+      directions=(),
+      random=2,
+      control="",
+      generation=None,
+      single_prompts=0,
+    ),
+    str(out),
+  )
+  said = json.loads((out / "summary.json").read_text())
+  assert said["removal"] == "project_out"
+  assert any("lowered by the share" in rule for rule in said["rules"])
+  row = named(said, f"latent {planted.CAUSE}")
+  model = lm.load_lm(place / "tuned", dtype=jnp.float32)
+  told = judge.PromptsConfig(path=str(place / "prompts.jsonl"))
+  prompts = prompts_lib.load(told, model.tokenizer)
+  plain = margin.pair_margins(model, prompts)
+  q_D = jnp.asarray(planted.basis()[planted.CAUSE], "f4")
+  for point, share in zip(row["down"]["curve"], (0.5, 1.0), strict=True):
+    edit = lm.Edit(planted.HOOK, _shrink, (share * q_D, q_D))
+    edited = margin.pair_margins(model, prompts, edits=(edit,))
+    effect = (edited.margin_P - plain.margin_P).mean()
+    assert point["effect"] == pytest.approx(effect, abs=1e-5, rel=1e-5)
+  assert row["down"]["effect"]["mean"] < -0.1
+  rows = table.read(out / "screen.parquet")
+  assert np.isnan(rows["norm"][rows["model"] == "tuned"]).all()
+  assert np.isfinite(rows["norm"][rows["model"] == "base"]).all()
+
+
+def _shrink(h_BTD, mask_BT, part_D, q_D):
+  y_BTD = h_BTD - (h_BTD @ q_D)[..., None] * part_D[None, None]
+  return jnp.where(mask_BT[..., None], y_BTD, h_BTD)
+
+
 def _add(h_BTD, mask_BT, vector_D):
   return jnp.where(mask_BT[..., None], h_BTD + vector_D[None, None], h_BTD)
 
