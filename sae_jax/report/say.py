@@ -46,7 +46,7 @@ def rate(value: float | None) -> str:
   """A learning rate: 2e-4, 3.7e-5, 0.01."""
   if value is None or math.isnan(value):
     return MISSING
-  if not value or abs(value) >= 0.01:
+  if not value or 0.01 <= abs(value) < 1e4:
     return f"{value:.3g}"
   mantissa, exponent = f"{value:.2e}".split("e")
   mantissa = mantissa.rstrip("0").rstrip(".")

@@ -64,9 +64,7 @@ def _table(sweep: Sweep, evaluated: Sequence[Member]) -> page.Block:
     for metric, text in _COLUMNS
     if any(metric in _found(member) for member in evaluated)
   ]
-  with_interval = any(
-    "eval/loss_recovered_95" in _found(member) for member in evaluated
-  )
+  with_interval = any(_interval(_found(member)) for member in evaluated)
   heads = [
     grid.Head("member", wide=True),
     *settings.heads(),
@@ -97,12 +95,15 @@ def _found(member: Member) -> dict[str, Any]:
 
 
 def _recovered(found: dict[str, Any]) -> list[grid.Cell]:
-  low, high = found.get("eval/loss_recovered_95") or (None, None)
-  said = "" if low is None else f"{low:.4f} to {high:.4f}"
   return [
     sweep_table.number(found.get("eval/loss_recovered")),
-    grid.Cell(said),
+    grid.Cell(_interval(found)),
   ]
+
+
+def _interval(found: dict[str, Any]) -> str:
+  low, high = found.get("eval/loss_recovered_95") or (None, None)
+  return "" if low is None else f"{low:.4f} to {high:.4f}"
 
 
 def _missing(sweep: Sweep, evaluated: int) -> list[page.Block]:
@@ -117,8 +118,8 @@ def _missing(sweep: Sweep, evaluated: int) -> list[page.Block]:
   first = (ready or left)[0].index
   return [
     page.missing(
-      f"{len(left)} of {len(sweep.members)} members have not been evaluated."
-      f" This evaluates member {first}, and the next report shows it:",
+      f"{len(left)} of {len(sweep.members)} members not evaluated"
+      f" yet. This evaluates member {first}, and the next report shows it:",
       "sae-jax evaluate --config=configs/FILE.py"
       f" --config.run={sweep.path}/sae/{first} --out={sweep.path}/eval/{first}",
     )

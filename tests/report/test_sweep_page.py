@@ -107,7 +107,7 @@ def test_evaluations_stand_beside_training(written, made):
   assert rows[1][heads.index("rows")] == "16,384"
   assert "0.9511 to 0.9624" in rows[1]
   text = Page(written).text
-  assert "14 of 16 members have not been evaluated" in text
+  assert "14 of 16 members not evaluated yet" in text
   assert f"--config.run={made}/sae/0 --out={made}/eval/0" in text
 
 
@@ -215,7 +215,7 @@ def test_a_sweep_under_way_shows_what_is_there(tmp_path):
   assert "sweep is not finished" in page.text
   assert "199 of 600 steps" in page.text
   assert "Member 5: k 32, lr 2e-4, after step 88" in page.text
-  assert "members have not been evaluated" not in page.text
+  assert "members not evaluated yet" not in page.text
   heads, rows = table((tmp_path / "r.html").read_text())
   assert len(rows) == 16 and "diverged" in heads
 
