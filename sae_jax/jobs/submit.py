@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sae-jax submit`: a job for an engine, checked here before it waits there."""
 
+import dataclasses
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,11 @@ def run(words: Sequence[str], jobs: Sequence[str]) -> dict[str, Any]:
   """
   engine, options, request = submit.read(words, submit.ENGINES, jobs)
   module = importlib.import_module(f"sae_jax.jobs.{request.job}")
-  config_lib.load(str(request.config), module.Config, request.overrides)
+  config = config_lib.load(
+    str(request.config), module.Config, request.overrides
+  )
+  checkpoints = config_lib.to_dict(config).get("checkpoints", "")
+  request = dataclasses.replace(request, checkpoints=checkpoints)
   plan = submit.ENGINES[engine].plan(request, options)
   if plan.hosts > 1 and request.job not in _OF_SEVERAL_HOSTS:
     raise errors.InputError(

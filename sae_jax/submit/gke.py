@@ -8,6 +8,7 @@ https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
 
 import dataclasses
 import math
+import pathlib
 import re
 import shlex
 from typing import Any
@@ -59,12 +60,10 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   """
   request_lib.needed("gke", options, "image")
   volume = f"give a directory in {options.mount}, where the pods see the claim"
-  out = request_lib.shared_out(request.out, volume)
-  if "://" not in out and not f"{out}/".startswith(
-    options.mount.rstrip("/") + "/"
-  ):
+  request_lib.check_out(request.out, volume)
+  if not pathlib.PurePosixPath(request.out).is_relative_to(options.mount):
     raise errors.InputError(
-      f"--out={out} is lost with the pod; {volume}, or --mount=DIR"
+      f"--out={request.out} is lost with the pod; {volume}, or --mount=DIR"
     )
   name = request.name(options.name)
   manifest = _jobset(request, options, name)
@@ -121,7 +120,9 @@ def _jobset(
       for w in together
     ]
   job["completions"] = job["parallelism"] = hosts
-  container["args"] = [*request.words(_CONFIG), *together]
+  # Kubernetes fills in $(NAME); a job's own words are meant as they are.
+  words = [w.replace("$(", "$$(") for w in request.words(_CONFIG)]
+  container["args"] = [*words, *together]
   container["volumeMounts"][1]["mountPath"] = options.mount
   pod["volumes"][1]["persistentVolumeClaim"]["claimName"] = options.claim
   if options.spot:

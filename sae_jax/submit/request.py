@@ -30,6 +30,7 @@ class Request:
   config: pathlib.Path  # absolute
   overrides: tuple[str, ...]  # a.b=value
   out: str  # as it is meant on the hosts
+  checkpoints: str = ""  # where the config puts them, if elsewhere
   flags: tuple[str, ...] = ()
 
   def words(self, config: str | None = None) -> list[str]:
@@ -162,24 +163,30 @@ def needed(engine: str, options: Options, *names: str) -> None:
       )
 
 
-def shared_out(out: str, remedy: str) -> str:
-  """`out` if several hosts can mean the same place by it.
+def check_out(out: str, remedy: str) -> None:
+  """Checks that several hosts mean the same directory by it.
 
   Raises:
-    errors.InputError: a relative path, or a directory of one host; `remedy`
-      ends the message.
+    errors.InputError: no directory, a relative path, or one of one host;
+      `remedy` ends the message.
   """
   if "://" in out:
-    return out
-  path = pathlib.PurePosixPath(out)
-  if not path.is_absolute():
+    raise errors.InputError(
+      f"--out={out}: jobs write to a directory (the checkpoints of train may"
+      f" lie on gs://, see its config field checkpoints); {remedy}"
+    )
+  if not pathlib.PurePosixPath(out).is_absolute():
     raise errors.InputError(
       f"--out={out}: the hosts do not know the directory you are in; {remedy}"
     )
+  check_shared("out", out, remedy)
+
+
+def check_shared(option: str, path: str, remedy: str) -> None:
+  """Raises errors.InputError for a path that each host has for itself."""
   for local in _OF_ONE_HOST:
-    if path.is_relative_to(local):
+    if pathlib.PurePosixPath(path).is_relative_to(local):
       raise errors.InputError(
-        f"--out={out}: every host has a {local} of its own, so that its"
-        f" processes do not meet and a restart finds nothing; {remedy}"
+        f"--{option}={path}: every host has a {local} of its own: processes do"
+        f" not meet there and a restart finds nothing; {remedy}"
       )
-  return out

@@ -6,6 +6,7 @@ Fields: https://docs.skypilot.co/en/latest/reference/yaml-spec.html
 """
 
 import dataclasses
+import pathlib
 import shlex
 
 from sae_jax import errors
@@ -93,20 +94,21 @@ def _check_out(request: request_lib.Request, options: Options) -> None:
       "give --bucket or --volume: both are for /checkpoints"
     )
   remedy = (
-    f"give a directory in {_MOUNT}, with --bucket=gs://... (one node) or"
-    " --volume=NAME (any number) behind it"
+    f"give a directory in {_MOUNT}, with --bucket=gs://... or --volume=NAME"
+    " behind it"
   )
-  out = request_lib.shared_out(request.out, remedy)
-  if "://" in out:
-    return
-  if not out.startswith(_MOUNT + "/") or not (options.bucket or options.volume):
+  request_lib.check_out(request.out, remedy)
+  out = pathlib.PurePosixPath(request.out)
+  behind = options.bucket or options.volume
+  if behind is None or not out.is_relative_to(_MOUNT):
     raise errors.InputError(f"--out={out} is lost with the machine; {remedy}")
-  # Each node writes through a cache of its own.
-  several = _hosts(options) > 1
-  if several and options.bucket:
+  # Every host has a cache of its own in front of a bucket.
+  direct = "://" in request.checkpoints
+  if _hosts(options) > 1 and options.bucket is not None and not direct:
     raise errors.InputError(
-      f"--bucket={options.bucket}: the hosts of one job do not at once see"
-      " there what another one wrote; give --volume=NAME"
+      f"--bucket={options.bucket}: a host does not at once see there what"
+      " another one wrote; give --volume=NAME, or for train"
+      f" --config.checkpoints={options.bucket.rstrip('/')}/NAME too"
     )
 
 

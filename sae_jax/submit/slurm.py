@@ -13,6 +13,8 @@ import shlex
 from sae_jax.submit import plan as plan_lib
 from sae_jax.submit import request as request_lib
 
+_REMEDY = "give one that all nodes share, such as in your home directory"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(request_lib.Options):
@@ -30,17 +32,16 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   """The log lies beside the output: DIR.slurm-JOBID.log.
 
   Raises:
-    errors.InputError: --out is a directory that nodes have for themselves.
+    errors.InputError: the config or --out is not on a shared disk.
   """
   out = request.out
   if "://" not in out:
     out = str(pathlib.Path(out).expanduser().absolute())
-  out = request_lib.shared_out(
-    out, "give a directory that all nodes share, such as one in your home"
-  )
+  request_lib.check_out(out, _REMEDY)
+  request_lib.check_shared("config", str(request.config), _REMEDY)
   request = dataclasses.replace(request, out=out)
   name = request.name(options.name)
-  log = f"{out}.slurm-%j.log" if "://" not in out else f"{name}.slurm-%j.log"
+  log = f"{out}.slurm-%j.log"
   given = {
     "job-name": name,
     "nodes": options.nodes,

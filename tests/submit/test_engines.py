@@ -12,6 +12,7 @@ import yaml
 
 from sae_jax import submit
 
+SKY = ("--volume=v", "--out=/checkpoints/a")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -150,7 +151,7 @@ def test_a_dry_run_shows_all_and_runs_nothing(submitted, program, home):
     (["slurm", f"--out={home}/a"], "sbatch --parsable --job-name=train-a"),
     (["gke", "--image=i", "--out=/shared/a"], "kubectl create --filename"),
     (
-      ["skypilot", "--accelerators=L4", "--out=gs://b/a"],
+      ["skypilot", "--accelerators=L4", *SKY],
       "sky jobs launch --yes",
     ),
     (["local", f"--out={home}/a"], "nohup bash"),
@@ -172,7 +173,7 @@ def test_a_missing_program_is_named_with_its_source(refused, home, monkeypatch):
       ["gke", "--image=i", "--out=/shared/a"],
       "no kubectl on the PATH; install",
     ),
-    (["skypilot", "--accelerators=L4", "--out=gs://b/a"], "no sky on the PATH"),
+    (["skypilot", "--accelerators=L4", *SKY], "no sky on the PATH"),
     (
       ["tpu-vm", "--zone=z", "--accelerator=v6e-8", "--out=/shared/a"],
       "no gcloud on the PATH; install it from https://cloud.google.com",
@@ -190,14 +191,22 @@ def test_an_engine_that_refuses_ends_with_its_reason(refused, program):
 
 
 def test_a_wrong_config_is_found_before_it_waits_in_a_queue(refused, program):
-  sbatch = program("sbatch", "echo 1")
-  words = ("--engine=slurm", "--out=/home/me/a")
+  kubectl = program("kubectl", "")
+  words = ("--engine=gke", "--image=i", "--out=/shared/a")
   assert "did you mean 'latents'" in refused(*words, "--config.sae.latent=1")
   assert "takes HarvestConfig" in refused(*words, job="harvest")
   assert "--config.steps=many: expected int" in refused(
     *words, "--config.steps=many"
   )
-  assert not sbatch.calls()
+  assert not kubectl.calls()
+
+
+def test_checkpoints_in_a_bucket_serve_several_hosts(submitted, refused):
+  """What every host writes is then not written through its own cache."""
+  words = ("--engine=skypilot", "--accelerators=L4", "--nodes=2")
+  words = (*words, "--bucket=gs://b", "--out=/checkpoints/a", "--dry-run")
+  assert "--config.checkpoints=gs://b/NAME too" in refused(*words)
+  submitted(*words, "--config.checkpoints=gs://b/a")
 
 
 def test_a_job_of_one_process_is_not_sent_to_several_hosts(

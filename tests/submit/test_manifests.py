@@ -172,7 +172,7 @@ def manifests(rendered):
     rendered(*GPU, "--accelerator=nvidia-h100-80gb", "--queue=q", "--spot"),
     rendered(*SKY, "--bucket=s3://b", "--infra=aws"),
     rendered(*SKY, "--volume=v", "--nodes=2", "--spot=false"),
-    rendered("skypilot", "gs://b/run", "--accelerators=tpu-v6e-16"),
+    rendered(*SKY[:2], "--accelerators=tpu-v6e-16", "--volume=v"),
   ]
 
 
@@ -382,8 +382,22 @@ def test_a_sky_task_calls_the_job_on_one_and_several_machines(
     SKYPILOT_NODE_RANK="1",
     SKYPILOT_NODE_IPS="10.0.0.1\n10.0.0.2",
   ) == [*job, "--coordinator=10.0.0.1:8476", "--processes=2", "--process=1"]
-  tpu = rendered("skypilot", "gs://b/run", "--accelerators=tpu-v6e-16")
-  assert run_of(tpu, tmp_path)[-2:] == ["--out=gs://b/run", "--distributed"]
+  tpu = rendered(*SKY[:2], "--accelerators=tpu-v6e-16", "--volume=v")
+  assert run_of(tpu, tmp_path)[-2:] == [
+    "--out=/checkpoints/run",
+    "--distributed",
+  ]
+
+
+def test_a_jobs_words_arrive_as_they_were_given(plan, tmp_path):
+  strange = ("--config.hook=a 'b' \"c\" $HOME $(X) \\", "--config.store=#: {}")
+  jobset = yaml.safe_load(plan(*GPU, words=strange).document)
+  args = pod_of(jobset)["containers"][0]["args"]
+  # Of Kubernetes, $$( is $( and $( asks for a variable.
+  assert args[3:5] == [w.replace("$(", "$$(") for w in strange]
+  task = yaml.safe_load(plan(*SKY, "--volume=v", words=strange).document)
+  said = run_of(task, tmp_path, SKYPILOT_NUM_NODES="1")
+  assert said[3:5] == list(strange)
 
 
 def test_a_sky_task_recovers_and_mounts_as_asked(rendered, config):

@@ -145,7 +145,7 @@ install() {
 mkdir -p ~/sae_jax_source && tar -xzf ~/sae_jax.tar.gz -C ~/sae_jax_source
 python3 -m pip install --quiet --user uv
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 ~/sae_jax_venv
-cd ~/sae_jax_source && ~/.local/bin/uv pip install --quiet --python ~/sae_jax_venv/bin/python ".[tpu]"'
+cd ~/sae_jax_source && ~/.local/bin/uv pip install --quiet --python ~/sae_jax_venv/bin/python ".[tpu,gcs]"'
   [[ -z $setup ]] || on_all "$setup"
 }
 
