@@ -11,7 +11,6 @@ where they are equal to the bit, 1.1.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,14 +127,16 @@ def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
       state, square = step.update(state, found)
       done.append((state, found.scalars, step.norm(square)))
     done = lax.optimization_barrier(done)
-    scalars = []
-    for i, (state, found, norm) in enumerate(done):
-      live = live_S[i] & jnp.isfinite(found["train/loss"]) & jnp.isfinite(norm)
-      # A copy of the member was trained: it is put back, or not.
-      put = functools.partial(stack.put, state_S, state, i)
-      state_S = lax.cond(live, put, lambda state_S=state_S: state_S)
-      scalars.append(_with(found, norm, live))
-    return state_S, jax.tree.map(lambda *s: jnp.stack(s), *scalars)
+    trained_S, found_S, norm_S = jax.tree.map(lambda *a: jnp.stack(a), *done)
+    live_S &= jnp.isfinite(found_S["train/loss"]) & jnp.isfinite(norm_S)
+
+    def keep(before, after):
+      live = live_S.reshape(-1, *(1,) * (after.ndim - 1))
+      return jnp.where(live, after, before)
+
+    # Part of the copy that puts members back, which reads them once more.
+    state_S = jax.tree.map(keep, state_S, trained_S)
+    return state_S, _with(found_S, norm_S, live_S)
 
   return train
 

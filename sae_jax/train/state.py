@@ -119,13 +119,7 @@ def init_states(
     )
   scale = activation_scale(sample_ND.shape[1], mean_square_norm)
   d_model = sample_ND.shape[1]
-  if dictionary is None:
-    centre = (
-      init.geometric_median
-      if config.decoder_bias == "geometric_median"
-      else init.mean
-    )
-    b_dec_D = centre(sample_ND) * np.float32(scale)
+  new_params = _first_params(config, sample_ND, scale, mesh, dictionary)
   del sample_ND  # it may be large, and the states may be many
   create = jax.jit(
     functools.partial(_new_state, optimizer),
@@ -135,13 +129,24 @@ def init_states(
     donate_argnums=0,
   )
   for seed in seeds:
-    if dictionary is None:
-      params = init.init_params(b_dec_D, config.latents, seed, mesh)
-    else:
-      params = init.from_dictionary(dictionary, scale, mesh)
     yield create(
-      params, np.float32(scale), np.float32(total_variance * scale * scale)
+      new_params(seed),
+      np.float32(scale),
+      np.float32(total_variance * scale * scale),
     )
+
+
+def _first_params(config, sample_ND, scale, mesh, dictionary):
+  """`new_params(seed) -> sae.Params`."""
+  if dictionary is not None:
+    return lambda seed: init.from_dictionary(dictionary, scale, mesh)
+  centre = (
+    init.geometric_median
+    if config.decoder_bias == "geometric_median"
+    else init.mean
+  )
+  b_dec_D = centre(sample_ND) * np.float32(scale)
+  return lambda seed: init.init_params(b_dec_D, config.latents, seed, mesh)
 
 
 def _new_state(optimizer, params, scale, total_variance):
