@@ -102,6 +102,7 @@ def make_evaluation(
 ) -> pathlib.Path:
   """An evaluation of a member; `fvu=0.2` overrides eval/fvu."""
   report_data.make_evaluation(path, seed=member)
+  (path / "contexts.json").unlink()  # a sweep shows none
   found = json.loads((path / "metrics.json").read_text())
   found |= {f"eval/{name}": value for name, value in numbers.items()}
   (path / "metrics.json").write_text(json.dumps(found))

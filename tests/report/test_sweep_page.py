@@ -14,7 +14,14 @@ from diff_pages import anchors, edit, figures, write
 from test_report import Page
 
 from sae_jax import report
-from sae_jax.report import frontier, groups, sweep_entry, sweep_words
+from sae_jax.report import (
+  entries,
+  frontier,
+  groups,
+  run_frontier,
+  sweep_entry,
+  sweep_words,
+)
 
 
 @pytest.fixture(scope="module")
@@ -276,24 +283,32 @@ def test_sweeps_and_runs_share_a_page_and_a_frontier(tmp_path):
     assert f"</svg>{name}</button>" in together
 
 
+def drawn(runs):
+  """The frontier of runs, without the rest of their page."""
+  (section,) = run_frontier.sections(entries.read(runs))
+  (figure,) = section.blocks[-1]["figures"]
+  return figure.spec
+
+
 def test_separate_runs_have_a_frontier(tmp_path):
   runs = [report_data.make_run(tmp_path / f"r{i}", seed=i) for i in range(3)]
   found = [
     sweep_data.make_evaluation(run / "eval", run, 0, fvu=fvu, l0=l0)
     for run, fvu, l0 in zip(runs, (0.3, 0.2, 0.4), (16, 32, 32), strict=True)
   ]
-  page = write(runs, tmp_path)
-  line = figures(page)["FVU against L0"]["data"][0]
+  line = drawn(runs)["data"][0]
   assert (line["x"], line["y"]) == ([16, 32], [0.3, 0.2])
+  # Their page has it too.
+  assert "FVU against L0" in figures(write(runs[1:], tmp_path))
   # Of another store: no better and no worse.
   edit(
     found[0] / "config.json",
     lambda config: config["inputs"].update(store="other"),
   )
-  spec = figures(write(runs, tmp_path))["FVU against L0"]
+  spec = drawn(runs)
   assert [len(t["x"]) for t in spec["data"] if "lines" in t["mode"]] == [1, 1]
   # One dictionary has nothing to be compared with.
-  assert "FVU against L0" not in figures(write(runs[:1], tmp_path))
+  assert not run_frontier.sections(entries.read(runs[:1]))
 
 
 def test_an_evaluation_of_a_run_that_is_not_given_is_no_other_s(tmp_path):
@@ -302,9 +317,9 @@ def test_an_evaluation_of_a_run_that_is_not_given_is_no_other_s(tmp_path):
   sweep = sweep_data.make_sweep(tmp_path / "sweep", sweep=[{"k": 16}])
   of_other = report_data.make_evaluation(tmp_path / "e0", run=str(other))
   of_member = sweep_data.make_evaluation(tmp_path / "e1", sweep, 0)
-  page = write([given, of_other, of_member], tmp_path)
-  assert "3 dictionaries" in page.text
-  assert "given has not been evaluated" in page.text
+  found = entries.read_all([given, of_other, of_member]).dictionaries
+  assert [entry.name for entry in found] == ["given", "e0", "e1"]
+  assert found[0].evaluation is None
 
 
 def test_a_sweep_that_has_moved_keeps_its_evaluations(tmp_path):
