@@ -249,9 +249,9 @@ def _groups(text):
       [int(i) for i in group.split(",")]
       for group in re.findall(r"\{([\d,]+)\}", text)
     ]
-  sizes, dims, order = re.match(
-    r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text
-  ).groups()
+  iota = re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+  assert iota, text
+  sizes, dims, order = iota.groups()
   dims = [int(n) for n in dims.split(",")]
   ids = np.arange(np.prod(dims)).reshape(dims)
   if order:
