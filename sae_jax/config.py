@@ -75,6 +75,9 @@ def check_types(value: Any, where: str = "") -> None:
       )
     if dataclasses.is_dataclass(item):
       check_types(item, name + ".")
+    for i, part in enumerate(item if isinstance(item, tuple) else ()):
+      if dataclasses.is_dataclass(part):
+        check_types(part, f"{name}[{i}].")
 
 
 def to_dict(value: Any) -> dict[str, Any]:

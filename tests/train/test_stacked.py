@@ -14,7 +14,6 @@ from sae_jax import errors, mesh, sae
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import stack, stacked
 from sae_jax.train import state as state_lib
-from sae_jax.train import step as step_lib
 
 D, F, B, STEPS = 16, 64, 32, 20
 DEAD_AFTER = 1000
@@ -72,8 +71,12 @@ def _initial(member, on):
 
 
 def _batch(on, seed):
-  x_BD = jnp.asarray(_rows(B, seed), "bfloat16")
-  return jax.device_put(x_BD, jax.NamedSharding(on, jax.P("data", None)))
+  """Of two hooks: member i is trained on hook 1 - i."""
+  sharding = jax.NamedSharding(on, jax.P("data", None))
+  return tuple(
+    jax.device_put(jnp.asarray(_rows(B, 2 * seed + i), "bfloat16"), sharding)
+    for i in range(2)
+  )
 
 
 def _stack(on):
@@ -83,7 +86,7 @@ def _stack(on):
 @functools.cache
 def _stacked_step(on):
   return stacked.make_stacked_step(
-    CONFIGS, OPTIMIZERS, on, d_model=D, steps=STEPS
+    CONFIGS, OPTIMIZERS, on, d_model=D, steps=STEPS, hooks=(1, 0)
   )
 
 
@@ -96,26 +99,6 @@ def _together(on, count):
     trace.append(jax.tree.map(np.asarray, scalars_S))
   states = [stack.member(state_S, i) for i in range(2)]
   return jax.tree.map(np.asarray, states), trace
-
-
-# Slow: compiled without optimisations, XLA places roundings by the program.
-@pytest.mark.slow
-@pytest.mark.parametrize("member", range(2))
-def test_on_one_device_a_member_is_to_the_bit_what_it_is_alone(member):
-  on = _mesh(1, 1, 1)
-  states, trace = _together(on, 3)
-  train_step = step_lib.make_train_step(
-    CONFIGS[member], OPTIMIZERS[member], on, d_model=D, steps=STEPS
-  )
-  state, auxk = jax.tree.map(jnp.copy, _initial(member, on)), []
-  for i in range(3):
-    state, scalars = train_step(state, _batch(on, i))
-    for name, value in scalars.items():
-      np.testing.assert_array_equal(trace[i][name][member], value, name)
-    auxk.append(float(scalars["train/auxk"]))
-  jax.tree.map(np.testing.assert_array_equal, states[member], state)
-  assert (auxk[0] > 0) == (CONFIGS[member].aux_coefficient > 0)
-  assert trace[0]["train/l0"][member] == CONFIGS[member].k
 
 
 def test_a_mesh_of_stacks_makes_the_same_first_step():
@@ -147,26 +130,67 @@ def test_a_mesh_of_stacks_makes_the_same_first_step():
       )
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
-def test_a_member_that_diverges_leaves_the_others_alone(shape):
-  on = _mesh(*shape)
-  state_S = _stack(on)
-  broken_FD = state_S.params.w_enc_FD.at[1, 5, 3].set(np.nan)
+def _with_weight(state_S, member, value):
+  """The stack with one of a member's encoder weights set."""
+  w_enc_FD = state_S.params.w_enc_FD
+  changed_FD = np.array(w_enc_FD)
+  changed_FD[member, 5, 3] = value
   params = dataclasses.replace(
-    state_S.params,
-    w_enc_FD=jax.device_put(broken_FD, state_S.params.w_enc_FD.sharding),
+    state_S.params, w_enc_FD=jax.device_put(changed_FD, w_enc_FD.sharding)
   )
-  state_S = dataclasses.replace(state_S, params=params)
+  return dataclasses.replace(state_S, params=params)
+
+
+def _bits(state):
+  return [np.array(a).tobytes() for a in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize(
+  ("shape", "value"), [((1, 1, 1), np.nan), ((2, 2, 2), 1e30)]
+)
+def test_a_member_that_diverges_stays_as_it_was(shape, value):
+  """Its loss is NaN, or infinite, at the first step only: it is not revived."""
+  on = _mesh(*shape)
+  state_S = _with_weight(_stack(on), 1, value)
+  before = _bits(stack.member(state_S, 1))
   state_S, scalars_S = _stacked_step(on)(state_S, _batch(on, 0))
   expected, (expected_S,) = _together(on, 1)
-
-  finite_S = np.isfinite(scalars_S["train/loss"])
-  np.testing.assert_array_equal(finite_S, [True, False])
+  np.testing.assert_array_equal(scalars_S["sweep/live"], [1, 0])
+  assert not np.isfinite(scalars_S["train/loss"][1])
   for name, values_S in scalars_S.items():
     assert values_S[0] == expected_S[name][0], name
   jax.tree.map(
     np.testing.assert_array_equal, stack.member(state_S, 0), expected[0]
   )
+  assert _bits(stack.member(state_S, 1)) == before
+
+  state_S = _with_weight(state_S, 1, 0.5)
+  before = _bits(stack.member(state_S, 1))
+  state_S, scalars_S = _stacked_step(on)(state_S, _batch(on, 1))
+  assert np.isfinite(scalars_S["train/loss"]).all()
+  np.testing.assert_array_equal(scalars_S["sweep/live"], [1, 0])
+  assert _bits(stack.member(state_S, 1)) == before
+  np.testing.assert_array_equal(state_S.step, [2, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+def test_a_gradient_that_is_not_finite_freezes_too(shape):
+  """A value of 1e18: its square is finite, the norm's square is its fourth."""
+  on = _mesh(*shape)
+  state_S = _stack(on)
+  b_enc_SF = np.array(state_S.params.b_enc_F)
+  b_enc_SF[0, 7] = 1e18
+  params = dataclasses.replace(
+    state_S.params,
+    b_enc_F=jax.device_put(b_enc_SF, state_S.params.b_enc_F.sharding),
+  )
+  state_S = dataclasses.replace(state_S, params=params)
+  before = _bits(stack.member(state_S, 0))
+  state_S, scalars_S = _stacked_step(on)(state_S, _batch(on, 0))
+  assert np.isfinite(scalars_S["train/loss"][0])
+  assert not np.isfinite(scalars_S["train/grad_norm"][0])
+  np.testing.assert_array_equal(scalars_S["sweep/live"], [0, 1])
+  assert _bits(stack.member(state_S, 0)) == before
 
 
 def test_stacking_and_taking_out_are_inverse_and_keep_their_places():
