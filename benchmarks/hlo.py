@@ -9,6 +9,7 @@ because XLA's own cost analysis adds all branches and counts loop bodies once.
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterator
 
@@ -72,6 +73,8 @@ class Collective:
   @property
   def wire_bytes(self) -> int:
     """What each device must send in a ring, once through."""
+    if self.kind == "collective-permute":  # of pairs, not of groups
+      return self.bytes
     n = self.group
     if n == 1:
       return 0
@@ -79,8 +82,6 @@ class Collective:
       return 2 * self.bytes * (n - 1) // n
     if self.kind == "reduce-scatter":  # `bytes` is one device's share
       return self.bytes * (n - 1)
-    if self.kind == "collective-permute":
-      return self.bytes
     return self.bytes * (n - 1) // n
 
 
@@ -242,9 +243,12 @@ def _collective(visit: Visit) -> Collective | None:
     arrays = arrays[len(made.operands) : 2 * len(made.operands)] or arrays
   size = sum(a.bytes for a in arrays)
   found = re.search(
-    r"replica_groups=(\{\{.*?\}\}|\[[^ ]*?\]<=\[[\d,]*\](?:T\([\d,]*\))?)",
+    r"replica_groups=(\{\{.*?\}\}|\[[^ ]*?\]<=\[[\d,]*\](?:T\([\d,]*\))?"
+    r"|mesh\[[^\]]*\] \{[^}]*\})",
     made.attributes,
   )
+  if "replica_groups=" in made.attributes and not found:
+    raise ValueError(f"cannot read the groups of {made.attributes[:200]}")
   groups = found[1] if found else ""
   group = _group_size(groups)
   # A TPU's fused reduce-scatter is spelt as an all-reduce and a slice.
@@ -258,6 +262,12 @@ def _collective(visit: Visit) -> Collective | None:
 def _group_size(groups: str) -> int:
   if groups.startswith("{{"):
     return groups[2:].split("}")[0].count(",") + 1
+  if groups.startswith("mesh["):
+    # mesh['a'=4,'b'=8] {'a','b':(2)4}: all of a, and four of b's eight.
+    axes, named = groups.split("] ")
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", axes))
+    parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named)
+    return math.prod(int(part or sizes[axis]) for axis, part in parts)
   iota = re.match(r"\[([\d,]+)\]", groups)
   return int(iota[1].split(",")[-1]) if iota else 1
 

@@ -100,14 +100,15 @@ def test_exchanges_and_what_they_send(hlo):
   def shard(x_BD):
     total_BD = jax.lax.psum(x_BD, "b")
     everything_BD = jax.lax.all_gather(x_BD, "a", tiled=True)
-    return total_BD, everything_BD
+    turned_BD = jax.lax.ppermute(x_BD, "b", [(i, i - 1) for i in range(1, 4)])
+    return total_BD, everything_BD, turned_BD
 
   by_both = jax.P(("a", "b"))
   f = jax.shard_map(
     shard,
     mesh=mesh,
     in_specs=by_both,
-    out_specs=(jax.P("a"), jax.P("b")),
+    out_specs=(jax.P("a"), jax.P("b"), by_both),
     check_vma=False,
   )
   program = hlo.Program(_text(f, jnp.ones((8, 16))))
@@ -118,7 +119,43 @@ def test_exchanges_and_what_they_send(hlo):
   assert found == {
     "all-reduce": ((1, 16), 4, 64, 96),  # 2 · 64 · 3/4
     "all-gather": ((2, 16), 2, 128, 64),  # 128 · 1/2
+    "collective-permute": ((1, 16), 1, 64, 64),
   }
+
+
+@pytest.mark.parametrize(
+  ("groups", "size"),
+  [
+    ("{{0,1,2,3},{4,5,6,7}}", 4),
+    ("[2,8]<=[16]", 8),
+    ("[4,4]<=[4,4]T(1,0)", 4),
+    # As libtpu 0.0.52 prints what XLA itself has partitioned.
+    ("mesh['axis_0'=4] {'axis_0'}", 4),
+    ("mesh['a'=4,'b'=8] {'b'}", 8),
+    ("mesh['a'=4,'b'=8] {'a','b':(2)4}", 16),
+  ],
+)
+def test_groups_are_read_in_every_spelling(hlo, groups, size):
+  text = f"""HloModule m
+
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  ROOT %r = f32[8]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%sum
+}}
+"""
+  (found,) = hlo.Program(text).collectives()
+  assert found.group == size
+
+
+def test_groups_that_cannot_be_read_are_no_silent_one(hlo):
+  text = """HloModule m
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  ROOT %r = f32[8]{0} all-reduce(%x), replica_groups=new, to_apply=%sum
+}
+"""
+  with pytest.raises(ValueError, match="cannot read the groups"):
+    hlo.Program(text).collectives()
 
 
 # As libtpu prints: tiles, memory spaces, products as convolutions, a fused
