@@ -9,13 +9,15 @@ import contextlib
 import itertools
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
-# JAX looks once a second whether SIGTERM came; more often would tell no more.
+# JAX looks once a second whether SIGTERM came; asking more often tells no more.
 _TICK_SECONDS = 1.0
+_STARTED = time.monotonic()
 
 # Numbers given to JAX's preemption service: they only grow, through all loops.
 _given = 0
@@ -26,6 +28,7 @@ class Stop:
 
   def __init__(self, *, together: bool = False):
     self.requested = ""
+    self._noted = ""
     self._together = together
     self._before: int | None = None
 
@@ -38,7 +41,7 @@ class Stop:
     something only once there was a signal.
     """
     global _given
-    if not self._together:
+    if self.requested or not self._together:
       return self.requested
     if self._before is None:
       self._before = _given + 1 - step
@@ -46,9 +49,17 @@ class Stop:
     # resumed run would never come to.
     _given = self._before + step
     if multihost_utils.reached_preemption_sync_point(_given):
-      self.requested = self.requested or "SIGTERM"
-      return self.requested
-    return ""
+      self.requested = self._noted or "SIGTERM"
+    return self.requested
+
+  def note(self, name: str) -> None:
+    """Takes up a signal to this process; of several it ends none alone."""
+    self._noted = name
+    if self._together:
+      # To JAX, which listens to SIGTERM and tells the other processes.
+      signal.raise_signal(signal.SIGTERM)
+    else:
+      self.requested = name
 
 
 @contextlib.contextmanager
@@ -60,7 +71,7 @@ def catch(*, resumable: bool = True, in_step: bool = True) -> Iterator[Stop]:
       are.
     in_step: all processes of the run go through the same steps and ask
       `Stop.due` at each. If not, each looks at `Stop.requested` when it
-      likes, and a signal to one reaches all within seconds.
+      likes, which all get within seconds of a signal to one.
   """
   together = jax.process_count() > 1
   # Python delivers signals to the main thread only.
@@ -68,15 +79,12 @@ def catch(*, resumable: bool = True, in_step: bool = True) -> Iterator[Stop]:
   if not resumable or not in_main:
     yield Stop()
     return
-  stop = Stop(together=together and in_step)
+  stop = Stop(together=together)
 
   def note(number, frame):
     del frame
-    stop.requested = signal.Signals(number).name
     signal.signal(number, before[number])
-    if together:
-      # To JAX, which listens to SIGTERM and tells the other processes.
-      signal.raise_signal(signal.SIGTERM)
+    stop.note(signal.Signals(number).name)
 
   numbers = [signal.SIGINT] if together else [signal.SIGINT, signal.SIGTERM]
   before = {number: signal.signal(number, note) for number in numbers}
@@ -91,20 +99,19 @@ def catch(*, resumable: bool = True, in_step: bool = True) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _listen(stop: Stop) -> Iterator[None]:
-  """Sets `requested` soon after any process got a signal.
+  """Asks for a process that does not go in step with the others.
 
-  JAX tells of a signal at an agreed number. Here the numbers are seconds, so
-  that processes come to it together however differently they work.
+  JAX tells of a signal at an agreed number. Here the numbers are seconds since
+  the process began, so that all come to it together, whatever they work at.
   """
   done = threading.Event()
 
   def listen():
-    ticks = Stop(together=True)
     for tick in itertools.count():
-      if ticks.due(tick):
-        stop.requested = stop.requested or ticks.requested
+      if stop.due(tick):
         return
-      if done.wait(_TICK_SECONDS):
+      following = _STARTED + (tick + 1) * _TICK_SECONDS
+      if done.wait(max(0.0, following - time.monotonic())):
         return
 
   thread = threading.Thread(target=listen, daemon=True)

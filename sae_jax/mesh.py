@@ -103,8 +103,8 @@ def make(
 def _all_devices() -> list[jax.Device]:
   if jax.process_count() > 1 and not jax.distributed.is_initialized():
     raise errors.InputError(
-      f"this is one of the {jax.process_count()} hosts of a TPU slice; start the"
-      " same command with --distributed on each of them"
+      f"this is one of the {jax.process_count()} hosts of a TPU slice; start"
+      " the same command with --distributed on each of them"
     )
   return jax.devices()
 
@@ -125,8 +125,9 @@ def _arrange(sizes: list[int], devices: list[jax.Device]) -> np.ndarray:
     raise errors.InputError(
       f"mesh {dict(zip(AXES, sizes, strict=True))} over {len(slices)} TPU"
       f" slices of {len(devices) // len(slices)} devices: latents cannot be"
-      " split between slices, whose network is too slow for every step's exchange;"
-      f" set mesh.data (or mesh.sae) to a multiple of {len(slices)}"
+      " split between slices, whose network is too slow for every step's"
+      " exchange; set mesh.data (or mesh.sae) to a multiple of"
+      f" {len(slices)}"
     )
   inside = (sizes[0] // over_sae, sizes[1] // over_data, sizes[2])
   if len(slices) == 1:

@@ -20,9 +20,6 @@ from sae_jax import errors
 # How long a process that failed waits for others that fail alike; then it goes
 # and JAX ends them.
 _GRACE_SECONDS = 10
-# Those that are done wait for the first one, which exports the dictionary: up
-# to 0.5 TB (16 M latents of width 4096). A death ends the wait before.
-_SHUTDOWN_SECONDS = 24 * 3600
 
 _EXPLICIT = (
   ("--coordinator=HOST:PORT", "JAX_COORDINATOR_ADDRESS"),
@@ -87,7 +84,6 @@ def join(
       process,
       cluster_detection_method=None if missing else "deactivate",
       heartbeat_timeout_seconds=peer_timeout,
-      shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
   except (ValueError, RuntimeError, OSError) as error:
     _last_words("")

@@ -19,7 +19,7 @@ SLURM = {
 
 
 @pytest.fixture
-def started(monkeypatch, request):
+def started(monkeypatch):
   """The last start of JAX's service: its own detection, but no connection."""
   seen = {}
 
@@ -30,7 +30,6 @@ def started(monkeypatch, request):
     *,
     cluster_detection_method,
     heartbeat_timeout_seconds,
-    shutdown_timeout_seconds,
   ):
     devices = None
     if cluster_detection_method != "deactivate":
@@ -46,7 +45,7 @@ def started(monkeypatch, request):
       visible = ",".join(map(str, devices))
       jax.config.update("jax_cuda_visible_devices", visible)
       jax.config.update("jax_rocm_visible_devices", visible)
-    assert heartbeat_timeout_seconds == 60 < shutdown_timeout_seconds
+    assert heartbeat_timeout_seconds == 60
     seen.update(coordinator=coordinator, count=count, process=process)
     seen.update(gpus=jax.config.read("jax_cuda_visible_devices"))
 
@@ -160,3 +159,43 @@ def test_kubernetes_without_its_package_is_told_what_to_install(
     pytest.raises(errors.InputError, match=r"jax\[k8s\].*JOB_COMPLETION_INDEX"),
   ):
     processes.join()
+
+
+def test_the_last_words_are_said_when_the_process_is_gone(capfd):
+  processes._start_speaker()
+  processes._last_words("one")
+  processes._last_words("the disk is 100 % full: \\n")
+  processes._speaker.stdin.close()
+  processes._speaker.wait()
+  assert capfd.readouterr().err == "the disk is 100 % full: \\n\n"
+
+
+@pytest.mark.parametrize("code", [0, 75, 1, 2, None])
+def test_only_a_process_that_failed_does_not_wait_for_the_others(
+  code, monkeypatch, capfd
+):
+  done = []
+
+  class Timer:
+    def __init__(self, seconds, function, args):
+      done.append(("timer", seconds, *args))
+      self.daemon = False
+
+    def start(self):
+      assert self.daemon
+
+  monkeypatch.setattr(processes.threading, "Timer", Timer)
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+  monkeypatch.setattr(jax.distributed, "shutdown", lambda: done.append("left"))
+  processes._start_speaker()
+  processes._last_words("died")
+  processes.leave(code)
+  processes._speaker.stdin.close()
+  processes._speaker.wait()
+  said = capfd.readouterr().err
+  if code in (0, 75):
+    assert done == ["left"] and not said
+  elif code is None:  # the interpreter prints the error and says goodbye
+    assert done == [("timer", 10, 1)] and "failed, as said above" in said
+  else:  # the message was printed
+    assert done == [("timer", 10, code), "left"] and not said

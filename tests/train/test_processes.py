@@ -63,7 +63,7 @@ class Job:
 
   place: pathlib.Path
 
-  def start(self, name, devices, *flags, pause=0.0, log=os.devnull, **more):
+  def start(self, name, devices, *flags, pause=0.0, log=os.devnull):
     """One process; `pause` lengthens its steps."""
     return subprocess.Popen(
       [
@@ -76,7 +76,7 @@ class Job:
         os.environ,
         JAX_PLATFORMS="cpu",
         JAX_NUM_CPU_DEVICES=str(devices),
-        **more,
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # most of the time is compilation
       ),
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -221,11 +221,11 @@ def test_stopped_and_killed_together_and_resumed_bit_equal(job, two):
   processes[1].kill()
   killed = time.monotonic()
   [(code, _, err), (_, _, of_killed)] = ends(processes)
-  assert code == 1
+  assert code not in (0, 2, 75)
   assert time.monotonic() - killed < 10 + 20
   for said in (err, of_killed):
     assert said.splitlines()[-1].startswith("sae-jax: this process of the job")
-    assert "Run the same command again" in said.splitlines()[-1], said
+    assert "the same command again, on all hosts" in said.splitlines()[-1]
 
   for code, _, err in ends(start(pause=0)):
     assert code == 0, err
