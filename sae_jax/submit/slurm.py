@@ -64,7 +64,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
     environment=plan_lib.virtual_environment(),
     needs="sbatch",
     install="submit on a login node of the cluster (Debian: slurm-client)",
-    watch=f"tail -F {shlex.quote(log)}; squeue --jobs=%j".replace(
+    watch=f"squeue --jobs=%j; tail -F {shlex.quote(log)}".replace(
       "%j", plan_lib.ID
     ),
     cancel=f"scancel {plan_lib.ID}",

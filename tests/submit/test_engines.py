@@ -70,7 +70,7 @@ def test_slurm_gets_options_script_and_job(submitted, program, home, config):
     "engine": "slurm",
     "name": "train-a",
     "submitted": "4711",
-    "watch": f"tail -F {home}/runs/a.slurm-4711.log; squeue --jobs=4711",
+    "watch": f"squeue --jobs=4711; tail -F {home}/runs/a.slurm-4711.log",
     "cancel": "scancel 4711",
     "resume": "the same command",
   }
