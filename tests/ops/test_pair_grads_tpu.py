@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import ops
+from sae_jax import errors, ops
 from sae_jax.ops import specs
-from sae_jax.ops.pair_grads import active_pairs, gather_sums_tpu
+from sae_jax.ops.pair_grads import active_pairs, gather_sums_tpu, work_list
 from sae_jax.ops.pair_grads import pallas_tpu as pair_grads_tpu
 from sae_jax.ops.sparse_decode import compacted
 from sae_jax.ops.sparse_decode import pallas_tpu as sparse_decode_tpu
@@ -146,6 +146,30 @@ def test_too_many_latents_and_rows_for_one_key_are_sorted_by_two():
   expected = [5, 5, 6, 7, 2**30, 2**30, *[active_pairs.NOBODY] * 2]
   np.testing.assert_array_equal(found.owner_P, expected)
   np.testing.assert_array_equal(found.source_P, [0, 2, 2, 1, 0, 1, 0, 0])
+
+
+def test_a_list_that_scalar_memory_does_not_hold_is_refused():
+  def sums(chunks):
+    pairs = active_pairs.Pairs(
+      *(jax.ShapeDtypeStruct((128 * chunks,), d) for d in ("int32", "int32")),
+      jax.ShapeDtypeStruct((128 * chunks,), "float32"),
+      jax.ShapeDtypeStruct((), "int32"),
+    )
+    return jax.eval_shape(
+      lambda pairs, rows_RSL: gather_sums_tpu.gather_sums(
+        pairs,
+        rows_RSL,
+        *(100, 9),  # owners in one tile, columns
+        sizes=work_list.Sizes(128, 128),
+        interpret=True,
+      ),
+      pairs,
+      jax.ShapeDtypeStruct((7, 8, 128), "float32"),
+    )
+
+  assert sums(65_535).shape == (100, 9)
+  with pytest.raises(errors.InputError, match="65537 items.*at most 65536"):
+    sums(65_536)
 
 
 def test_sums_over_many_chunks_and_tiles(monkeypatch):

@@ -118,37 +118,13 @@ def walk(
       " fewer rows per step, or more devices for them (mesh.data)"
     )
   chunks = pairs.owner_P.size // sizes.chunk
-  tile_block, chunk_block = _blocks(sizes, chunks)
 
   def listed(array_P):
     return array_P.reshape(chunks, 1, sizes.chunk)
 
-  def tile_rows(width):
-    # One more owner, for the pairs of a chunk that are another tile's.
-    shape = ((sizes.tile + 1) * _sublanes(width), _LANES)
-    return pltpu.VMEM(shape, jnp.float32)
-
-  def buffer(source):
-    return pltpu.VMEM((2 * sizes.chunk, *source.shape[1:]), source.dtype)
-
   (sums,) = pl.pallas_call(
     functools.partial(gather_sums_kernel.kernel, sizes=sizes, addends=addends),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=3,
-      grid=(work_list.PARTS, items.longest),
-      in_specs=[
-        *(chunk_block(ahead) for ahead in (0, 1, 0, 0)),
-        [pl.BlockSpec(memory_space=pl.ANY) for _ in sources],
-        [tile_block(array.shape[1]) for array in owned],
-      ],
-      out_specs=[[tile_block(width) for width in widths]],
-      scratch_shapes=[
-        [buffer(source) for source in sources],
-        [tile_rows(array.shape[1]) for array in owned],
-        [tile_rows(width) for width in widths],
-        pltpu.SemaphoreType.DMA((len(sources), 2)),
-      ],
-    ),
+    grid_spec=_grid(items, chunks, sources, owned, widths, sizes),
     out_shape=[
       [jax.ShapeDtypeStruct((owners, w), jnp.float32) for w in widths]
     ],
@@ -175,8 +151,8 @@ def walk(
   return sums
 
 
-def _blocks(sizes, chunks):
-  """Specs of an item's tile of a matrix, and of its chunk of the pairs."""
+def _grid(items, chunks, sources, owned, widths, sizes):
+  """What an item reads and writes, and what stays in the core between items."""
 
   def item_of(part, step, bounds):
     # Steps past the end of the shorter part stay at its last item.
@@ -197,7 +173,30 @@ def _blocks(sizes, chunks):
 
     return pl.BlockSpec((1, 1, sizes.chunk), block, memory_space=pltpu.SMEM)
 
-  return tile_block, chunk_block
+  def tile_rows(width):
+    # One more owner, for the pairs of a chunk that are another tile's.
+    shape = ((sizes.tile + 1) * _sublanes(width), _LANES)
+    return pltpu.VMEM(shape, jnp.float32)
+
+  def buffer(source):
+    return pltpu.VMEM((2 * sizes.chunk, *source.shape[1:]), source.dtype)
+
+  return pltpu.PrefetchScalarGridSpec(
+    num_scalar_prefetch=3,
+    grid=(work_list.PARTS, items.longest),
+    in_specs=[
+      *(chunk_block(ahead) for ahead in (0, 1, 0, 0)),
+      [pl.BlockSpec(memory_space=pl.ANY) for _ in sources],
+      [tile_block(array.shape[1]) for array in owned],
+    ],
+    out_specs=[[tile_block(width) for width in widths]],
+    scratch_shapes=[
+      [buffer(source) for source in sources],
+      [tile_rows(array.shape[1]) for array in owned],
+      [tile_rows(width) for width in widths],
+      pltpu.SemaphoreType.DMA((len(sources), 2)),
+    ],
+  )
 
 
 def gather_sums(
