@@ -168,7 +168,7 @@ def test_a_list_that_scalar_memory_does_not_hold_is_refused():
     )
 
   assert sums(65_535).shape == (100, 9)
-  with pytest.raises(errors.InputError, match="65537 items.*at most 65536"):
+  with pytest.raises(errors.InputError, match=r"65537 items.*at most 65536"):
     sums(65_536)
 
 
