@@ -42,6 +42,7 @@ class Tile:
   label: str
   value: str
   note: str = ""
+  raw: float | None = None  # what the value is written from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

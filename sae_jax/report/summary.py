@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sae_jax.report import page, plots, say
+from sae_jax.report import grid, page, plots, say
 from sae_jax.report.entries import Entry, evaluated
 
 # What a reader should know about each number of an evaluation.
@@ -34,16 +34,7 @@ def section(shown: Sequence[Entry]) -> page.Section:
   if len(shown) == 1:
     blocks.append(page.tiles(_tiles(shown[0])))
   else:
-    columns = [_tiles(entry) for entry in shown]
-    blocks.append(
-      page.table(
-        [
-          [entry.name, *(tile.value for tile in row)]
-          for entry, row in zip(shown, columns, strict=True)
-        ],
-        head=["", *(tile.label for tile in columns[0])],
-      )
-    )
+    blocks += _beside(shown)
   for entry in shown:
     if entry.evaluation is None:
       blocks.append(
@@ -65,6 +56,32 @@ def section(shown: Sequence[Entry]) -> page.Section:
   return page.Section(id="summary", title="Summary", blocks=blocks)
 
 
+def _beside(shown: Sequence[Entry]) -> list[page.Block]:
+  """The same figures as a table, a row for each dictionary."""
+  columns = [_tiles(entry) for entry in shown]
+  return [
+    page.text(
+      "FVU, L0 and dead latents are of the held-out rows of the evaluation;"
+      " without one, of the last training step."
+    ),
+    grid.block(
+      [
+        grid.Head("dictionary", wide=True),
+        *(grid.Head(tile.label, number=True) for tile in columns[0]),
+      ],
+      [
+        grid.Row(
+          [
+            grid.Cell(entry.name),
+            *(grid.Cell(tile.value, sort=tile.raw) for tile in row),
+          ]
+        )
+        for entry, row in zip(shown, columns, strict=True)
+      ],
+    ),
+  ]
+
+
 def _tiles(entry: Entry) -> list[page.Tile]:
   found = entry.evaluation.metrics if entry.evaluation else {}
   rows = f"{found['rows']:,} held-out rows" if "rows" in found else ""
@@ -77,17 +94,19 @@ def _tiles(entry: Entry) -> list[page.Tile]:
   (fvu, fvu_note), (l0, l0_note) = either("fvu"), either("l0")
   dead, dead_note = either("dead_frac")
   wall = (entry.manifest or {}).get("wall_s") if entry.metrics else None
+  tokens = _tokens(entry)
   return [
-    page.Tile("FVU", say.number(fvu), fvu_note),
-    page.Tile("L0", say.number(l0), l0_note),
-    page.Tile("Dead latents", say.percent(dead), dead_note),
+    page.Tile("FVU", say.number(fvu), fvu_note, fvu),
+    page.Tile("L0", say.number(l0), l0_note, l0),
+    page.Tile("Dead latents", say.percent(dead), dead_note, dead),
     page.Tile(
       "Loss recovered",
       say.number(found.get("eval/loss_recovered"), 4),
       _recovered_note(found),
+      found.get("eval/loss_recovered"),
     ),
-    page.Tile("Training tokens", say.count(_tokens(entry)), _steps(entry)),
-    page.Tile("Wall time", say.duration(wall), _rate(entry)),
+    page.Tile("Training tokens", say.count(tokens), _steps(entry), tokens),
+    page.Tile("Wall time", say.duration(wall), _rate(entry), wall),
   ]
 
 

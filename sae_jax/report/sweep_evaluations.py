@@ -33,7 +33,10 @@ def section(sweep: Sweep) -> page.Section:
     blocks.append(page.text(_words(evaluated)))
     blocks.append(_table(sweep, evaluated))
     if drawn := sweep_density.figures(sweep):
-      blocks += [*sweep_words.key(sweep), page.figures(drawn, wide=True)]
+      blocks += [
+        *sweep_words.key(sweep, crosses=False),
+        page.figures(drawn, wide=True),
+      ]
   blocks += _missing(sweep, len(evaluated))
   return page.Section(
     id=f"{sweep.prefix}evaluations", title="Evaluations", blocks=blocks
@@ -107,20 +110,20 @@ def _interval(found: dict[str, Any]) -> str:
 
 
 def _missing(sweep: Sweep, evaluated: int) -> list[page.Block]:
-  """The command that evaluates the first member that has not been."""
+  """The commands that evaluate the members that have not been."""
   if sweep.manifest is None:
     words = "Members are evaluated when the run is done."
     return [] if evaluated else [page.missing(words)]
-  left = [member for member in sweep.members if member.evaluation is None]
+  left = [str(m.index) for m in sweep.members if m.evaluation is None and m.sae]
   if not left:
     return []
-  ready = [member for member in left if member.frozen_at is None]
-  first = (ready or left)[0].index
   return [
     page.missing(
-      f"{len(left)} of {len(sweep.members)} members not evaluated"
-      f" yet. This evaluates member {first}, and the next report shows it:",
-      "sae-jax evaluate --config=configs/FILE.py"
-      f" --config.run={sweep.path}/sae/{first} --out={sweep.path}/eval/{first}",
+      f"{len(left)} of {len(sweep.members)} members not evaluated yet. This"
+      " evaluates them, and the next report shows it:",
+      f"for i in {' '.join(left)}; do\n"
+      "  sae-jax evaluate --config=configs/FILE.py"
+      f" --config.run={sweep.path}/sae/$i --out={sweep.path}/eval/$i\n"
+      "done",
     )
   ]

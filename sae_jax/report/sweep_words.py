@@ -84,9 +84,11 @@ def group_of(sweep: Sweep, member: Member) -> groups.Group:
   return by_colour(sweep)[member.settings[coloured_by(sweep)]]
 
 
-def key(sweep: Sweep, *, front: bool = False) -> list[dict[str, Any]]:
+def key(
+  sweep: Sweep, *, front: bool = False, crosses: bool = True
+) -> list[dict[str, Any]]:
   """The key of a sweep's figures; none where there is nothing to tell apart."""
-  diverged = any(m.frozen_at is not None for m in sweep.members)
+  diverged = crosses and any(m.frozen_at is not None for m in sweep.members)
   shown = list(by_colour(sweep).values()) if sweep.varying else []
   if not shown and not diverged and not front:
     return []

@@ -115,7 +115,8 @@ def test_evaluations_stand_beside_training(written, made):
   assert "0.9511 to 0.9624" in rows[1]
   text = Page(written).text
   assert "14 of 16 members not evaluated yet" in text
-  assert f"--config.run={made}/sae/0 --out={made}/eval/0" in text
+  assert "for i in 0 1 3 4 5 6 7 8 9 10 11 12 13 15; do" in text
+  assert f"--config.run={made}/sae/$i --out={made}/eval/$i done" in text
 
 
 def test_every_figure_is_valid_and_has_every_member(page):
