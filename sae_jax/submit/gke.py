@@ -44,12 +44,6 @@ class Options(request_lib.Options):
   restarts: int = 10  # after crashes; an interruption is not one
   namespace: str | None = None  # None: the one kubectl is set to
 
-  def __post_init__(self):
-    for name in ("chips", "slices", "nodes", "gpus"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise errors.InputError(f"--{name}={value}: give a number >= 1")
-
 
 def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   """The JobSet carries the config file.
@@ -59,6 +53,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
       --out is not on the volume.
   """
   request_lib.needed("gke", options, "image")
+  request_lib.counted(options, "chips", "slices", "nodes", "gpus")
   volume = f"give a directory in {options.mount}, where the pods see the claim"
   request_lib.check_out(request.out, volume)
   if not pathlib.PurePosixPath(request.out).is_relative_to(options.mount):

@@ -28,24 +28,26 @@ _SOON_S = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-  """One submission."""
+  """One submission.
+
+  With a `log` the command is left to itself, in the background. An engine that
+  does not go by the name (not `named`) goes by what the command prints.
+  """
 
   name: str
   command: tuple[str, ...]
+  environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  document: str | None = None  # the manifest
+  directory: pathlib.Path | None = None  # has to be there, for a log
+  log: pathlib.Path | None = None
   needs: str  # a program on the PATH
   install: str  # where it is had from
+  hosts: int = 1  # processes of one program, if more than one
+  preview: tuple[str, ...] = ()  # prints what the command would do
+  named: bool = True
   watch: str
   cancel: str
-  document: str | None = None  # the manifest
-  environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  log: pathlib.Path | None = (
-    None  # the command is left to itself, with this log
-  )
   resume: str = "the same command"
-  hosts: int = 1  # processes of one program, if more than one
-  named: bool = True  # the engine goes by `name`; else by what it prints
-  directory: pathlib.Path | None = None  # has to be there, for a log
-  preview: tuple[str, ...] = ()  # prints what the command would do
 
 
 def show(plan: Plan) -> str:

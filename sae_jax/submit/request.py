@@ -163,6 +163,14 @@ def needed(engine: str, options: Options, *names: str) -> None:
       )
 
 
+def counted(options: Options, *names: str) -> None:
+  """Raises errors.InputError for the first of these that is below 1."""
+  for name in names:
+    value = getattr(options, name)
+    if value is not None and value < 1:
+      raise errors.InputError(f"--{name}={value}: give a number >= 1")
+
+
 def check_out(out: str, remedy: str) -> None:
   """Checks that several hosts mean the same directory by it.
 

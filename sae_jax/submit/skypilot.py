@@ -46,6 +46,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
       is not on what outlives a machine, or there is no checkout to install.
   """
   request_lib.needed("skypilot", options, "accelerators")
+  request_lib.counted(options, "nodes")
   _check_out(request, options)
   accelerators = str(options.accelerators)
   name = request.name(options.name)

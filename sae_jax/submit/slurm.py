@@ -34,6 +34,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   Raises:
     errors.InputError: the config or --out is not on a shared disk.
   """
+  request_lib.counted(options, "nodes", "gpus")
   out = request.out
   if "://" not in out:
     out = str(pathlib.Path(out).expanduser().absolute())

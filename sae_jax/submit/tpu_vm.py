@@ -48,6 +48,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
       no checkout to install on the hosts.
   """
   request_lib.needed("tpu-vm", options, "zone", "accelerator")
+  request_lib.counted(options, "slices")
   request_lib.check_out(
     request.out,
     "give a directory that --setup=COMMAND mounts on all of them, such as a"
