@@ -6,7 +6,9 @@ import json
 import os
 import pathlib
 
+import lines
 import pytest
+import yaml
 
 from sae_jax import submit
 
@@ -46,6 +48,33 @@ def plan(config):
     return submit.ENGINES[name].plan(request, chosen)
 
   return make
+
+
+@pytest.fixture
+def rendered(plan):
+  return lambda *arguments: yaml.safe_load(plan(*arguments).document)
+
+
+@pytest.fixture
+def manifests(rendered):
+  """Every kind of manifest, by hand and filled in."""
+  shipped = [
+    yaml.safe_load((lines.LAUNCH / name).read_text())
+    for name in lines.BY_HAND
+    if name.endswith(".yaml")
+  ]
+  return [
+    *shipped,
+    rendered(*lines.TPU),
+    rendered(*lines.TPU, "--slices=2", "--queue=q", "--spot", "--namespace=n"),
+    rendered(*lines.GPU),
+    rendered(
+      *lines.GPU, "--accelerator=nvidia-h100-80gb", "--queue=q", "--spot"
+    ),
+    rendered(*lines.SKY, "--bucket=s3://b", "--infra=aws"),
+    rendered(*lines.SKY, "--volume=v", "--nodes=2", "--spot=false"),
+    rendered(*lines.SKY[:2], "--accelerators=tpu-v6e-16", "--volume=v"),
+  ]
 
 
 class Program:
