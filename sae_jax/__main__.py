@@ -4,8 +4,8 @@
 
 The result is one JSON line, last on stdout. Exit codes: 0 done, 2 wrong usage,
 config or input, 75 interrupted and resumable (EX_TEMPFAIL), 1 anything else
-(134 where JAX ends it because another process of the job died); the last line on
-stderr says what to do.
+(134 where JAX ends it because another process died); the last line on stderr
+says what to do.
 """
 
 import errno
@@ -41,9 +41,9 @@ PATH_JOBS = {
 USAGE = "\n".join(
   [
     "usage: sae-jax JOB --config=FILE.py [--config.field=value ...] --out=DIR",
-    "         one of several processes, as the engine or these flags say:",
-    "               --distributed | --coordinator=HOST:PORT --processes=N",
-    "               --process=I, [--peer_timeout=SECONDS until one is dead]",
+    "         [--distributed, where an engine tells of several processes, or",
+    "          --coordinator=HOST:PORT --processes=N --process=I]",
+    "         [--peer_timeout=60, seconds until a silent process is dead]",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
     "       sae-jax submit --engine=ENGINE [OPTION ...] JOB --config=FILE.py --out=DIR",

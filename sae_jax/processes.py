@@ -58,8 +58,8 @@ def join(
       as dead and all others end.
 
   Raises:
-    errors.InputError: nothing describes a job of several processes, or the
-      others cannot be reached.
+    errors.InputError: nothing describes a job of several processes. Where the
+      others cannot be reached JAX ends this one, and the last line says so.
   """
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   if processes is None:
@@ -75,8 +75,13 @@ def join(
     if value is None
   ]
   visible = {name: jax.config.read(name) for name in _GPUS}
+  meet = (
+    "Start all processes within five minutes, each with its own number; process"
+    " 0 needs its port free, the others must reach it at"
+    f" {coordinator or 'the address that the engine gives'}"
+  )
   _start_speaker()
-  _last_words(f"{_who()} could not join. {_remedy(missing, coordinator)}")
+  _last_words(f"{_who()} could not join. {meet}")
   try:
     jax.distributed.initialize(
       coordinator,
@@ -89,7 +94,7 @@ def join(
     _last_words("")
     said = str(error).strip().splitlines()[0].rstrip(".")
     raise errors.InputError(
-      f"--distributed: {said}. {_remedy(missing, coordinator)}"
+      f"--distributed: {said}. {_remedy(missing) if missing else meet}"
     ) from error
   if _alone_on_host() and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
     # JAX has left only GPU number SLURM_LOCALID to this process.
@@ -169,14 +174,9 @@ def _check(
     )
 
 
-def _remedy(missing: list[str], coordinator: str | None) -> str:
-  """What to do where joining failed, by what the environment looks like."""
+def _remedy(missing: list[str]) -> str:
+  """What to do where JAX knows too little, by what the environment says."""
   names = os.environ
-  if not missing:
-    return (
-      f"Start all processes within five minutes, each with its own number; all"
-      f" must reach process 0 at {coordinator}"
-    )
   explicit = "give " + ", ".join(missing)
   if "SLURM_JOB_ID" in names and "SLURM_STEP_NODELIST" not in names:
     return (

@@ -23,7 +23,7 @@ from sae_jax import metrics, store, stream
 from sae_jax.stream import order
 
 HOOK = "blocks.0.hook_resid_post"
-STEPS = 60
+STEPS = 40
 STREAM = stream.StreamConfig(batch_size=64, mix_chunks=4, lanes=2)
 HELD_OUT = 64
 CONFIG = """
@@ -182,7 +182,7 @@ def test_a_process_reads_the_chunks_of_its_lane_and_no_others(job, two):
 
 @pytest.mark.slow
 def test_stopped_and_killed_together_and_resumed_bit_equal(job, two):
-  def start(pause=0.1):
+  def start(pause=0.2):
     return job.start_two("cut", "--peer_timeout=10", pause=pause)
 
   def checkpoints():
