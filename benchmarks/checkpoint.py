@@ -105,8 +105,8 @@ def measure(
   }
   steps = 0
   for round_ in range(args.rounds + 1):
-    took = one_round(args.steps, train, checkpoints, steps)
-    steps += took.pop("steps")
+    done, took = one_round(args.steps, train, checkpoints, steps)
+    steps += done
     took["raw"] = write_plainly(train.bytes, directory / "plain")
     for name, value in took.items():
       if round_:  # the first one compiles
@@ -142,8 +142,8 @@ def one_round(
   train: Training,
   checkpoints: checkpoint.Checkpoints,
   step: int,
-) -> dict[str, float]:
-  """Seconds: of a step alone, of the call, until on disk, lost in all."""
+) -> tuple[int, dict[str, float]]:
+  """Steps done; seconds of a step alone, of the call, until on disk, lost."""
   start, start_cpu = time.perf_counter(), machine.processor_seconds()
   for _ in range(count):
     train.step()
@@ -165,8 +165,7 @@ def one_round(
     meanwhile += 1
   elapsed = time.perf_counter() - start
   used = machine.processor_seconds() - start_cpu
-  return {
-    "steps": count + meanwhile,
+  return count + meanwhile, {
     "step": alone,
     "call": call,
     "disk": moment["disk"] - start,

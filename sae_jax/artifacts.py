@@ -247,8 +247,9 @@ def hash_input(field: str, path: str) -> str:
 def _make_directory(out: str | os.PathLike[str]) -> pathlib.Path:
   if "://" in os.fspath(out):
     raise errors.InputError(
-      f"--out={out}: this job writes to a local directory (only stores may"
-      " lie on an object store); give a path"
+      f"--out={out}: this job writes to a directory; give a path (stores, and"
+      " the checkpoints of sae-jax train, may lie on an object store: see the"
+      " config field checkpoints)"
     )
   path = pathlib.Path(out).expanduser().absolute()
   try:

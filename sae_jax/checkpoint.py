@@ -213,6 +213,8 @@ class Checkpoints:
 
   def _set_aside(self, step: int, reason: str) -> None:
     aside = self._directory / f"damaged-{step}"
+    while aside.exists():  # of an earlier time
+      aside = aside.with_name(f"{aside.name}+")
     with contextlib.suppress(FileNotFoundError):  # another process was faster
       (self._directory / str(step)).rename(aside)
     said = (

@@ -17,12 +17,20 @@ import urllib.parse
 class _Server(http.server.ThreadingHTTPServer):
   daemon_threads = True
 
+  def __init__(self):
+    super().__init__(("127.0.0.1", 0), _Handler)
+    self.objects: dict[str, tuple[int, bytes]] = {}
+    self.begun: dict[str, bytes] = {}  # uploads of which more will come
+    self.generation = 1000
+    self.turn = threading.Lock()
+
   def handle_error(self, request, client_address):
     """A client that ends does not wait for its last replies."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
   protocol_version = "HTTP/1.1"
+  server: _Server
 
   def log_message(self, format, *args):
     del format, args
@@ -173,9 +181,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serve():
   """Yields (environment for clients, the objects by name)."""
-  server = _Server(("127.0.0.1", 0), _Handler)
-  server.objects, server.generation = {}, 1000
-  server.begun, server.turn = {}, threading.Lock()
+  server = _Server()
   thread = threading.Thread(target=server.serve_forever, daemon=True)
   thread.start()
   url = f"http://127.0.0.1:{server.server_port}"

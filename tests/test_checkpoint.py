@@ -228,3 +228,12 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
   with pytest.raises(errors.InputError, match="of another run"):
     other.restore_latest(make_state(0))
   other.close()
+
+
+def test_what_was_set_aside_before_stays(tmp_path):
+  save_three(tmp_path)
+  (tmp_path / "damaged-10").mkdir()
+  (tmp_path / "10" / "stream" / "metadata").unlink()
+  _, stream = restore(tmp_path)
+  assert stream == {"at": 5}
+  assert (tmp_path / "damaged-10+" / "state").is_dir()

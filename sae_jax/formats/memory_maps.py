@@ -18,7 +18,7 @@ _DTYPES = {
 }
 
 
-def tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def tensors(path: pathlib.Path) -> dict[str, np.memmap]:
   """Every tensor of the file by name.
 
   Raises:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A read that hangs is spoken of; a reader that dies says which chunk."""
 
+import contextlib
 import os
 import threading
 import time
@@ -22,23 +23,34 @@ def source(tmp_path):
   return store.open_store(tmp_path / "s")
 
 
-def _hang(source, chunk):
-  """Turns a write chunk into a pipe, which opens when somebody writes."""
+@contextlib.contextmanager
+def _hung(source, chunk):
+  """A write chunk hangs until what is yielded is set; then it is damaged."""
   file = source.place.directory / "activations" / HOOK / "c" / str(chunk) / "0"
   file.unlink()
-  os.mkfifo(file)
-  return file
+  os.mkfifo(file)  # a pipe opens when somebody opens its other end
+  release, done = threading.Event(), threading.Event()
 
+  def let_go():
+    release.wait()
+    while not done.wait(0.002):
+      with contextlib.suppress(OSError):  # nobody reads just now
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
 
-def _let_go(file):
-  os.close(os.open(file, os.O_WRONLY))
+  thread = threading.Thread(target=let_go)
+  thread.start()
+  try:
+    yield release
+  finally:
+    release.set()
+    done.set()
+    thread.join()
 
 
 def test_a_read_that_hangs_is_named_on_stderr_until_it_ends(
   source, monkeypatch, capsys
 ):
   monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.02)
-  file = _hang(source, 2)
   found = []
 
   def read():
@@ -48,18 +60,18 @@ def test_a_read_that_hangs_is_named_on_stderr_until_it_ends(
       found.append(str(error))
 
   thread = threading.Thread(target=read)
-  thread.start()
   lines = []
-  while len(lines) < 3:
-    time.sleep(0.01)
-    lines += capsys.readouterr().err.splitlines()
-  assert thread.is_alive() and not found
-  _let_go(file)
-  _let_go(file)  # the second look, for the name of the damaged chunk
-  thread.join()
+  with _hung(source, 2) as release:
+    thread.start()
+    while len(lines) < 3:
+      time.sleep(0.01)
+      lines += capsys.readouterr().err.splitlines()
+    assert thread.is_alive() and not found
+    release.set()
+    thread.join()
   named = f"{source.path}: activations/{HOOK}: read chunk 5 (rows 40..47"
   assert all(named in line and "is not read yet" in line for line in lines)
-  assert lines[0].startswith("waiting for 0 s: ")
+  assert lines[0].startswith("waiting for ")
   assert named in found[0]
 
 
@@ -68,35 +80,36 @@ def test_a_reader_that_hangs_or_dies_is_named_in_training(
 ):
   """The reading thread is not the training thread."""
   monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.02)
-  file = _hang(source, 2)
-
-  def die():
-    time.sleep(0.1)
-    _let_go(file)
-    _let_go(file)
-
   config = stream.StreamConfig(batch_size=8, mix_chunks=1)
-  batches = stream.open_stream(source, HOOK, config, mesh=mesh.single())
-  thread = threading.Thread(target=die)
-  thread.start()
-  with pytest.raises(errors.InputError) as raised:
-    for _ in range(8):
-      next(batches)
-  batches.close()
-  thread.join()
-  said = capsys.readouterr().err
-  for text in (str(raised.value), said):
+  said = [""]
+
+  def die_once_said(release):
+    while "waiting for" not in said[0]:
+      time.sleep(0.01)
+      said[0] += capsys.readouterr().err
+    release.set()
+
+  with _hung(source, 2) as release:
+    batches = stream.open_stream(source, HOOK, config, mesh=mesh.single())
+    threading.Thread(target=die_once_said, args=(release,)).start()
+    with pytest.raises(errors.InputError) as raised:
+      for _ in range(8):
+        next(batches)
+    batches.close()
+  for text in (str(raised.value), said[0]):
     assert str(source.path) in text and f"{HOOK}: read chunk" in text
-  assert "waiting for" in said
 
 
 def test_waiting_for_a_harvest_is_spoken_of(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.02)
   place = location.Location(tmp_path)
-  until = time.monotonic() + 0.3
-  draining.until(
-    lambda: time.monotonic() > until, place, f"write chunk 7 of {HOOK}"
-  )
-  lines = capsys.readouterr().err.splitlines()
-  assert 1 <= len(lines) <= 4  # after 20, 40, 80, 160 ms, or later
-  assert f"{tmp_path}: write chunk 7 of {HOOK}" in lines[0]
+  lines = []
+
+  def ready():
+    lines.extend(capsys.readouterr().err.splitlines())
+    return len(lines) > 1
+
+  draining.until(ready, place, f"write chunk 7 of {HOOK}")
+  for line in lines:
+    assert line.startswith("waiting for ")
+    assert line.endswith(f": {tmp_path}: write chunk 7 of {HOOK}")

@@ -3,6 +3,7 @@
 """A run goes on on fewer devices or more: the same rows, the same curve."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -35,7 +36,7 @@ def source(tmp_path_factory):
   return store.open_store(path)
 
 
-def _train(source, directory, sizes):
+def _train(source, directory, sizes, sweep=()):
   """Trains on the first devices; returns the rows of every batch it took."""
   config = config_lib.TrainConfig(
     store=source.path,
@@ -44,6 +45,7 @@ def _train(source, directory, sizes):
     optimizer=optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=5),
     stream=stream.StreamConfig(batch_size=BATCH, mix_chunks=4, lanes=2),
     mesh=mesh.MeshConfig(sae=sizes[0], data=sizes[1], latent=sizes[2]),
+    sweep=sweep,
     steps=STEPS,
     held_out_rows=64,
     eval_every=SAVED,
@@ -80,40 +82,54 @@ def _position(directory):
   )["position"]
 
 
-# The control; a quarter of the devices; half of them, split otherwise; one.
-@pytest.mark.parametrize(
-  "sizes",
-  [
-    (1, 2, 4),
-    (1, 1, 2),
-    (1, 4, 1),
-    (1, 1, 1),
-  ],
-  ids=lambda sizes: "x".join(map(str, sizes)),
-)
-def test_a_checkpoint_goes_on_on_another_mesh(whole, source, tmp_path, sizes):
-  directory, rows = whole
-  shutil.copytree(
-    directory / "checkpoints" / str(SAVED),
-    tmp_path / "checkpoints" / str(SAVED),
-  )
-  shutil.copy(directory / "metrics.jsonl", tmp_path)
-  assert _train(source, tmp_path, sizes) == rows[SAVED:]
-  assert _position(tmp_path) == _position(directory)
-  lines = zip(
-    metrics.read(tmp_path / "metrics.jsonl"),
-    metrics.read(directory / "metrics.jsonl"),
-    strict=True,
-  )
-  for ours, theirs in lines:
-    assert ours.keys() == theirs.keys() and ours["step"] == theirs["step"]
+def _resume(source, whole, directory, sizes, sweep=()):
+  """Goes on from the run's first checkpoint; returns the rows it takes."""
+  place = pathlib.Path("checkpoints", str(SAVED))
+  shutil.copytree(whole / place, directory / place)
+  for file in whole.rglob("metrics.jsonl"):
+    copy = directory / file.relative_to(whole)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, copy)
+  return _train(source, directory, sizes, sweep)
+
+
+def _assert_same_curves(ours, theirs):
+  """Up to the order of sums, which is another one on another mesh."""
+  files = [p.relative_to(theirs) for p in theirs.rglob("metrics.jsonl")]
+  lines = [
+    pair
+    for file in files
+    for pair in zip(
+      metrics.read(ours / file), metrics.read(theirs / file), strict=True
+    )
+  ]
+  for one, other in lines:
+    assert one.keys() == other.keys() and one["step"] == other["step"]
     # The state is restored to the bit, so the first loss differs by the order
     # of its B·D terms: sqrt(B·D) unit roundoffs. A step later weights differ by
     # as much of an update, and so on: one more such error with each step.
-    steps = max(0, ours["step"] - SAVED + 1)
+    steps = max(0, one["step"] - SAVED + 1)
     error = steps * (BATCH * D) ** 0.5 * 2**-24
-    for name in theirs:
-      if name.startswith("perf/"):
-        continue
-      close = 0 if sizes == (1, 2, 4) else error
-      assert ours[name] == pytest.approx(theirs[name], rel=close, abs=0), name
+    for name in other:
+      if not name.startswith("perf/"):
+        assert one[name] == pytest.approx(other[name], rel=error, abs=0), name
+
+
+# A quarter of the devices; half of them, split otherwise.
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (1, 4, 1)])
+def test_a_checkpoint_goes_on_on_another_mesh(whole, source, tmp_path, sizes):
+  directory, rows = whole
+  assert _resume(source, directory, tmp_path, sizes) == rows[SAVED:]
+  assert _position(tmp_path) == _position(directory)
+  _assert_same_curves(tmp_path, directory)
+
+
+def test_a_sweep_goes_on_on_another_mesh(source, tmp_path):
+  """Two dictionaries on four devices each, then both on the same two."""
+  sweep = (config_lib.MemberConfig(k=2), config_lib.MemberConfig(seed=1))
+  whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+  rows = _train(source, whole, (2, 2, 2), sweep)
+  assert _resume(source, whole, resumed, (1, 1, 2), sweep) == rows[SAVED:]
+  assert _position(resumed) == _position(whole)
+  assert (whole / "members" / "1" / "metrics.jsonl").exists()
+  _assert_same_curves(resumed, whole)

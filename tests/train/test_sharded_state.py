@@ -81,7 +81,9 @@ def test_no_host_or_device_ever_has_a_whole_matrix(
   checkpoints.wait()
   assert max(copied) <= own
   abstract = state_lib.abstract_state(CONFIG, _optimizer(), D, on)
-  restored, _ = checkpoints.restore_latest(abstract)
+  found = checkpoints.restore_latest(abstract)
+  assert found is not None
+  restored, _ = found
   checkpoints.close()
   assert _largest_on_a_device(before) == own
   for ours, theirs in zip(
