@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 
-from sae_jax.submit import gke, local, skypilot, slurm, tpu_vm
+from sae_jax.submit import gke, local, request, skypilot, slurm, tpu_vm
 
 # Each module has `Options` and `plan(request, options)`.
 ENGINES: dict[str, types.ModuleType] = {
@@ -21,8 +21,9 @@ ENGINES: dict[str, types.ModuleType] = {
 def usage() -> str:
   """What `sae-jax submit --help` prints."""
   lines = [
-    "usage: sae-jax submit --engine=ENGINE [--name=NAME] [--dry_run] [OPTION]",
-    "           JOB --config=FILE.py --out=DIR [--config.field=value]...",
+    "usage: sae-jax submit --engine=ENGINE [--dry_run] [--name=NAME]",
+    "           [--restarts=3] [OPTION ...] JOB --config=FILE.py --out=DIR",
+    "           [--config.field=value ...]",
     "",
     "Options, with their defaults (see launch/README.md):",
   ]
@@ -30,7 +31,7 @@ def usage() -> str:
     words = [
       f"--{field.name}={_shown(field)}"
       for field in dataclasses.fields(module.Options)
-      if field.name not in ("name", "dry_run")
+      if field not in dataclasses.fields(request.Options)
     ]
     lines.append(f"  {name:9s} {' '.join(words)}")
   return "\n".join(lines)

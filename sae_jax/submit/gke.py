@@ -41,7 +41,7 @@ class Options(request_lib.Options):
   mount: str = "/shared"  # where the pods see it; --out lies there
   queue: str | None = None  # a LocalQueue of Kueue
   spot: bool = False
-  restarts: int = 10  # after crashes; an interruption is not one
+  restarts: int = 10  # also where a node is lost without notice
   namespace: str | None = None  # None: the one kubectl is set to
 
 

@@ -15,8 +15,6 @@ from sae_jax.submit import request as request_lib
 class Options(request_lib.Options):
   """`launch/local.sh`, in the background."""
 
-  restarts: int = 3  # after crashes, each from the last checkpoint
-
 
 def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   """The log lies beside the output.

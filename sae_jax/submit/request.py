@@ -69,6 +69,7 @@ class Options:
 
   name: str | None = None  # of the job, there; by default JOB-DIR
   dry_run: bool = False  # show what would be submitted and submit nothing
+  restarts: int = 3  # after crashes, from the last checkpoint
 
 
 def read(

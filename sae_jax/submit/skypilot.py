@@ -34,7 +34,6 @@ class Options(request_lib.Options):
   volume: str | None = (
     None  # or a SkyPilot volume, which several nodes can share
   )
-  restarts: int = 3  # after crashes; an interruption is not one
   source: str | None = None  # a checkout to install; None: this one
 
 

@@ -62,7 +62,10 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
       str(plan_lib.TEMPLATES / "train.sbatch"),
       *request.words(),
     ),
-    environment=plan_lib.virtual_environment(),
+    environment={
+      **plan_lib.virtual_environment(),
+      "RESTARTS": str(options.restarts),
+    },
     needs="sbatch",
     install="submit on a login node of the cluster (Debian: slurm-client)",
     watch=f"squeue --jobs=%j; tail -F {shlex.quote(log)}".replace(

@@ -81,6 +81,7 @@ def plan(request: request_lib.Request, options: Options) -> plan_lib.Plan:
   return plan_lib.Plan(
     name=name,
     command=("bash", script, *words),
+    environment={"RESTARTS": str(options.restarts)},
     preview=("bash", script, "--dry_run", *words),
     hosts=2
     if options.slices > 1 or several_hosts(str(options.accelerator))

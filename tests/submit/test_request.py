@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `sae-jax submit` makes of its words, and refuses before submitting."""
 
+import pathlib
+
 import pytest
 
 from sae_jax import errors, submit
@@ -107,6 +109,20 @@ def test_what_cannot_work_there_is_refused_here(plan, arguments, expected):
   with pytest.raises(errors.InputError) as caught:
     plan(*arguments)
   assert expected in str(caught.value)
+
+
+def test_restarts_reach_every_script(plan, monkeypatch):
+  monkeypatch.setattr("sae_jax.submit.request._OF_ONE_HOST", ())
+  for arguments in (("local", "/x/run"), ("slurm", "/x/run"), TPU):
+    assert plan(*arguments).environment["RESTARTS"] == "3"
+    assert plan(*arguments, "--restarts=9").environment["RESTARTS"] == "9"
+    assert (
+      "RESTARTS:-3" in pathlib.Path(script_of(plan(*arguments))).read_text()
+    )
+
+
+def script_of(made):
+  return next(w for w in made.command if "/templates/" in w)
 
 
 def test_the_manual_names_every_engine_and_option():

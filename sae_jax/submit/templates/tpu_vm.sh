@@ -20,12 +20,13 @@
 #   --keep              leave the slice (and its bill) when the job has ended
 #   --dry_run           print the commands, run none
 #
-# DIR is a directory that all hosts share. Ctrl-C ends the following, not the
+# After a crash it starts again from its last checkpoint, at most RESTARTS times
+# (3). DIR is a directory that all hosts share. Ctrl-C ends the following, not the
 # job. Exit codes are those of sae-jax: 0 done, 2 wrong input, 1 else.
 # shellcheck disable=SC2016  # the hosts expand what they are told to run
 set -euo pipefail
 
-usage() { sed -n '5,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; }
+usage() { sed -n '5,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; }
 die() { # CODE MESSAGE
   local code=$1
   shift
@@ -197,8 +198,8 @@ while :; do
     75) say "the job was stopped and has saved; it goes on" ;;
     *)
       restarts=$((restarts + 1))
-      ((restarts <= 3)) || break
-      say "the job ended with $code; it starts again from its last checkpoint ($restarts of 3 times)"
+      ((restarts <= ${RESTARTS:-3})) || break
+      say "the job ended with $code; it starts again from its last checkpoint ($restarts of ${RESTARTS:-3} times)"
       ;;
   esac
 done
