@@ -293,3 +293,14 @@ def test_when_the_last_dictionary_diverges_the_run_stops(
   log.close()
   lines = [trace(tmp_path / "members" / str(i)) for i in range(3)]
   assert [[line["step"] for line in own] for own in lines] == [[2], [], [2]]
+
+
+@pytest.mark.parametrize(
+  ("name", "count"), [("sweep_k", 10), ("sweep_layers", 4)]
+)
+def test_the_sweeps_that_come_with_it_are_configs(name, count):
+  path = pathlib.Path(__file__).parents[2] / "configs" / f"{name}.py"
+  config = config_lib.load(str(path), train_config.TrainConfig)
+  assert len(train_config.members(config)) == count
+  as_json = json.loads(json.dumps(config_lib.to_dict(config)))
+  assert config_lib.from_dict(train_config.TrainConfig, as_json) == config

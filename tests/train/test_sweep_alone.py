@@ -6,8 +6,6 @@ Compiled as users' programs are: without optimisations XLA places roundings by
 the program.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -37,7 +35,7 @@ def config(tmp_path):
     store=str(tmp_path / "store"),
     hook=A,
     # Latents that do not fire for two steps are dead: AuxK has work to do.
-    sae=sae.SaeConfig(latents=64, k=4, aux_k=5, dead_after_tokens=100),
+    sae=sae.SaeConfig(latents=128, k=4, aux_k=5, dead_after_tokens=100),
     optimizer=optimizer.OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
     stream=stream.StreamConfig(batch_size=64, mix_chunks=4),
     steps=12,
