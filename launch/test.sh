@@ -10,9 +10,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
-select=(-m "not slow")
+parts=("not slow")
 case "${1:-}" in
-  --slow) select=(); shift ;;
+  --slow) parts+=(slow); shift ;;
   --help | -h) sed -n '5,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 esac
 
@@ -20,4 +20,8 @@ venv=${VENV:-.venv-test}
 # torch first and pinned: another package's open range would take a larger build.
 make_environment "$venv" torch==2.13.0 -e '.[test,quickstart]'
 install_quickstart_model "$venv"
-exec "$venv/bin/python" -m pytest -q -n 2 --durations=10 "${select[@]}" "$@"
+failed=0
+for part in "${parts[@]}"; do
+  "$venv/bin/python" -m pytest -q -n 2 --durations=10 -m "$part" "$@" || failed=$?
+done
+exit "$failed"

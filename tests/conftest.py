@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every test process has 8 virtual CPU devices and the strictest JAX.
 
-The fast subset (`-m "not slow"`) is compiled in the quickest way; the whole
-suite as users' programs are.
+The fast subset (`-m "not slow"`) is compiled in the quickest way, the slow one
+as users' programs are.
 """
 
 import fcntl
