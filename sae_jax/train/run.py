@@ -96,9 +96,10 @@ class Run:
     except metrics.NonFiniteError as error:
       self._checkpoints.wait()
       kept = self._checkpoints.steps()
+      place = self._config.checkpoints or self._directory / "checkpoints"
       raise metrics.NonFiniteError(
         f"{error}; the run was stopped. Last good checkpoint:"
-        f" {kept[-1] if kept else 'none'} in {self._directory}/checkpoints."
+        f" {kept[-1] if kept else 'none'} in {place}."
         " Check the store with `sae-jax verify`, or start a run with a lower"
         " optimizer.learning_rate"
       ) from None
