@@ -126,7 +126,7 @@ def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
       found = step.measure(state, rows[hook])
       state, square = step.update(state, found)
       done.append((state, found.scalars, step.norm(square)))
-    done = lax.optimization_barrier(done)
+    done = _apart(lax.optimization_barrier(done))
     trained_S, found_S, norm_S = jax.tree.map(lambda *a: jnp.stack(a), *done)
     live_S &= jnp.isfinite(found_S["train/loss"]) & jnp.isfinite(norm_S)
 
@@ -173,6 +173,25 @@ def _in_turn(configs, optimizer_configs, hooks, mesh, fixed):
     return lax.scan(train_member, state_S, at)
 
   return train
+
+
+def _apart(done):
+  """The members' results, which XLA cannot fuse with what takes them.
+
+  It would compute them once more where they are stacked, with other roundings.
+  Matrices are loops' results already.
+  """
+  leaves, structure = jax.tree.flatten(done)
+  small = [i for i, leaf in enumerate(leaves) if leaf.ndim < 2]
+  # One round: the number of steps is never negative, which XLA cannot know.
+  rounds = (done[0][0].step >= 0).astype(jnp.int32)
+  results = [leaves[i] for i in small]
+  passed = lax.fori_loop(
+    0, rounds, lambda _, __: results, [jnp.zeros_like(leaf) for leaf in results]
+  )
+  for i, leaf in zip(small, passed, strict=True):
+    leaves[i] = leaf
+  return structure.unflatten(leaves)
 
 
 def _with(scalars, norm, live):

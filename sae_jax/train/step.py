@@ -108,7 +108,8 @@ def make_train_step(
   """
   if mesh.shape["sae"] != 1:
     raise errors.InputError(
-      f"mesh.sae={mesh.shape['sae']}: this step trains one dictionary; use 1"
+      f"mesh.sae={mesh.shape['sae']}: this step trains one dictionary; use 1,"
+      " or give a sweep of several"
     )
   init.check_shards(config.latents, mesh.shape["latent"])
   optimizer = optimizer_lib.make_optimizer(

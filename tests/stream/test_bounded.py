@@ -137,3 +137,17 @@ def test_a_harvest_that_ends_early_does_not_change_the_order():
   resumed = open_stream(ended, config(4), start_state=state)
   assert (take(resumed, 5) == expected[3:]).all()
   resumed.close()
+
+
+def test_several_hooks_pass_by_together():
+  store = WindowStore(96)
+  batches = stream.open_stream(
+    store, ("a", "b"), config(4, 2, lanes=2), mesh=mesh.single()
+  )
+  seen = []
+  for a_BD, b_BD in batches:
+    assert (row_numbers(a_BD) == row_numbers(b_BD)).all()
+    seen += row_numbers(a_BD).tolist()
+    store.release(batches.releasable_chunk(batches.state()))
+  assert sorted(seen) == list(range(96))
+  batches.close()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several hooks of a store in one stream: the same rows, each of its hook."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def open_stream():
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 4, 1)])
 def test_every_hook_shows_the_rows_that_one_alone_shows(open_stream, sizes):
   axes = dict(zip(mesh.AXES, sizes, strict=True))
-  on = mesh.make(mesh.MeshConfig(**axes), _devices(sizes))
+  on = mesh.make(mesh.MeshConfig(**axes), jax.devices()[: np.prod(sizes)])
   store, how = TwoHooks(101), config(16, lanes=4)
   expected = take(open_stream(store, "h", how), 20)
   both = open_stream(store, ("w", "h"), how, on=on)
@@ -49,12 +50,6 @@ def test_every_hook_shows_the_rows_that_one_alone_shows(open_stream, sizes):
     assert (row_numbers(h_B2) == expected[i]).all()
     np.testing.assert_array_equal(w_B4[:, :2], h_B2)
     np.testing.assert_array_equal(w_B4[:, 2:], -h_B2)
-
-
-def _devices(sizes):
-  import jax
-
-  return jax.devices()[: np.prod(sizes)]
 
 
 def test_a_state_is_of_the_rows_and_not_of_the_hooks(open_stream):
