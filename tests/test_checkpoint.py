@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import checkpoint, errors, mesh
+from sae_jax import checkpoint, errors, mesh, sae
+from sae_jax import stream as stream_lib
+from sae_jax.train import config as train_config
 
 
 def make_state(value, config=None):
@@ -237,3 +239,19 @@ def test_what_was_set_aside_before_stays(tmp_path):
   _, stream = restore(tmp_path)
   assert stream == {"at": 5}
   assert (tmp_path / "damaged-10+" / "state").is_dir()
+
+
+def test_only_what_is_saved_can_be_kept():
+  fields = {
+    "store": "s",
+    "hook": "h",
+    "sae": sae.SaeConfig(latents=8, k=2),
+    "stream": stream_lib.StreamConfig(batch_size=8),
+    "steps": 100,
+    "checkpoint_every": 10,
+  }
+  assert train_config.TrainConfig(**fields, keep_every=50).keep_every == 50
+  with pytest.raises(
+    errors.InputError, match="keep_every=25 is not a multiple"
+  ):
+    train_config.TrainConfig(**fields, keep_every=25)
