@@ -46,7 +46,7 @@ USAGE = "\n".join(
     "         [--peer_timeout=60, seconds until a silent process is dead]",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
-    "       sae-jax submit --engine=ENGINE [OPTION ...] JOB --config=FILE.py --out=DIR",
+    "       sae-jax submit --engine=ENGINE [OPTION ...] JOB ...",
     "",
     *(f"  {job:10s} {text}" for job, text in (CONFIG_JOBS | PATH_JOBS).items()),
     "",
