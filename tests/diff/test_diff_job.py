@@ -7,7 +7,8 @@ that changed; a model compared with itself has none.
 """
 
 import json
-import pathlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import diff_models
 import numpy as np
 import pytest
 
+from sae_jax import config as config_lib
 from sae_jax.diff import table
+from sae_jax.jobs import diff
 
 CONFIG = """
 from sae_jax import judge
@@ -56,47 +59,58 @@ def place(tmp_path_factory):
   return place
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick(quick_compilation):
+  """Most of the time here is XLA's."""
+
+
 @pytest.fixture(scope="module")
 def finished(place):
-  """The directory of a whole diff, and what the job printed."""
-  out = place / "whole"
-  done = run(place, out)
-  assert done.returncode == 0, done.stderr
-  return out, json.loads(done.stdout.splitlines()[-1])
+  """The directory of a whole diff, and what the job returned."""
+  config = config_lib.load(str(place / "diff.py"), diff.Config)
+  return place / "whole", diff.run(config, str(place / "whole"))
+
+
+@pytest.fixture(scope="module")
+def killed(place):
+  """What a killed diff leaves, by the directory that had something in it.
+
+  One process: it stands still while what a SIGKILL then would leave is copied.
+  """
+  out, left = place / "killed", {}
+  # Compiled as here, for as many devices: a program of other ones may round
+  # otherwise.
+  told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"}
+  process = subprocess.Popen(
+    [sys.executable, "-m", "sae_jax", *line(place, out)],
+    env=os.environ | told,
+    stderr=subprocess.DEVNULL,
+    stdout=subprocess.DEVNULL,
+  )
+  while process.poll() is None and len(left) < 2:
+    for moment in {"work", "parts"} - left.keys():
+      if (out / moment).is_dir() and any((out / moment).iterdir()):
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        left[moment] = shutil.copytree(out, place / f"killed in {moment}")
+        process.send_signal(signal.SIGCONT)
+    time.sleep(0.002)
+  process.kill()
+  assert process.wait() == -signal.SIGKILL
+  return left
 
 
 def line(place, out, *overrides):
-  return [
-    sys.executable,
-    "-m",
-    "sae_jax",
-    "diff",
-    f"--config={place / 'diff.py'}",
-    f"--out={out}",
-    *overrides,
-  ]
-
-
-def run(place, out, *overrides):
-  return subprocess.run(
-    line(place, out, *overrides), capture_output=True, text=True, timeout=300
-  )
+  config = f"--config={place / 'diff.py'}"
+  return ["diff", config, f"--out={out}", *overrides]
 
 
 def test_the_planted_latent_rises_most_and_the_nulls_are_empty(
   place, tmp_path, command, capsys
 ):
   out = tmp_path / "out"
-  assert (
-    command(
-      "diff",
-      f"--config={place / 'diff.py'}",
-      f"--out={out}",
-      "--config.methods=('frozen',)",
-      "--config.cards.latents=2",
-    )
-    == 0
-  )
+  changes = ("--config.methods=('frozen',)", "--config.cards.latents=2")
+  assert command(*line(place, out, *changes)) == 0
   result = json.loads(capsys.readouterr().out.splitlines()[-1])
   summary = json.loads((out / "summary.json").read_text())
   parts = {(p["method"], p["arm"]): p for p in summary["parts"]}
@@ -127,27 +141,17 @@ def test_the_table_has_every_latent_of_every_part(finished):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["parts", "work"])
 def test_killed_and_started_again_it_ends_with_the_same_table(
-  place, finished, tmp_path, moment
+  place, finished, killed, command, capsys, moment
 ):
-  out = tmp_path / "killed"
-  process = subprocess.Popen(
-    line(place, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-  )
-  while process.poll() is None:
-    directory = out / moment
-    if directory.is_dir() and any(directory.iterdir()):
-      process.send_signal(signal.SIGKILL)
-      break
-    time.sleep(0.002)
-  assert process.wait() == -signal.SIGKILL
+  out, (whole, _) = killed[moment], finished
+  assert any((out / moment).iterdir())
   assert not (out / "manifest.json").exists()
-  done = run(place, out)
-  assert done.returncode == 0, done.stderr
-  whole = pathlib.Path(finished[0])
+  assert command(*line(place, out)) == 0
   for name in ("latents.parquet", "directions.npz", "cards.json"):
     assert (out / name).read_bytes() == (whole / name).read_bytes(), name
-  again = run(place, out)
-  assert again.returncode == 0 and "already compared" in again.stderr
+  capsys.readouterr()
+  assert command(*line(place, out)) == 0
+  assert "already compared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ def test_bad_input_is_named_and_leaves_nothing(
   place, tmp_path, command_line, override, message
 ):
   out = tmp_path / "out"
-  code, errors = command_line("diff", place, out, override)
+  code, errors = command_line(place, out, override)
   assert code == 2 and message in errors
   assert "Traceback" not in errors
   assert not (out / "manifest.json").exists()
@@ -172,10 +176,8 @@ def test_bad_input_is_named_and_leaves_nothing(
 
 @pytest.fixture
 def command_line(command, capsys):
-  def call(job, place, out, *overrides):
-    code = command(
-      job, f"--config={place / 'diff.py'}", f"--out={out}", *overrides
-    )
+  def call(place, out, *overrides):
+    code = command(*line(place, out, *overrides))
     return code, capsys.readouterr().err
 
   return call
