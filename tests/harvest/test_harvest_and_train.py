@@ -4,8 +4,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import fake_harvest
@@ -49,10 +51,12 @@ def line(directory):
 def train(directory):
   return subprocess.Popen(
     [sys.executable, "-m", "sae_jax", *line(directory)],
-    env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+    # Compiled as here, for as many devices: a program of other ones may round
+    # otherwise.
+    env=os.environ
+    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
   )
 
 
@@ -72,39 +76,63 @@ def chunks_on_disk(directory):
   return len(list(found))
 
 
-def run_both(forge, directory, kill_at=None):
-  """Harvests and trains side by side; returns the most chunks ever on disk."""
-  directory.mkdir()
+def start_harvest(forge, directory):
   harvest = forge.start(directory / "store", **FIELDS)
   start = directory / "store" / "progress" / "start.json"
   wait_until(lambda: start.exists() or harvest.code is not None)
-  trainer, most = train(directory), 0
-  while trainer.poll() is None:
-    most = max(most, chunks_on_disk(directory))
-    if kill_at is not None and logged(directory) >= kill_at:
-      harvest.kill()
-      trainer.kill()
-      trainer.communicate()
-      harvest = forge.start(directory / "store", **FIELDS)
-      trainer, kill_at = train(directory), None
-    time.sleep(0.01)
-  out, err = trainer.communicate()
-  assert trainer.returncode == 0, err
-  assert json.loads(out)["steps"] == STEPS
+  return harvest
+
+
+def go_on(forge, directory, command, capsys):
+  """Harvests and trains to the end; returns the most chunks ever on disk."""
+  harvest = start_harvest(forge, directory)
+  done, most = threading.Event(), []
+
+  def count():
+    while not done.wait(0.01):
+      most.append(chunks_on_disk(directory))
+
+  counting = threading.Thread(target=count)
+  counting.start()
+  try:
+    assert command(*line(directory)) == 0
+  finally:
+    done.set()
+    counting.join()
+  assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == STEPS
   assert harvest.wait() == 0, harvest.stderr
+  return max(most)
+
+
+def kill_both(forge, directory, at):
+  """Both as processes, killed once `at` evaluations are logged."""
+  harvest, most = start_harvest(forge, directory), 0
+  trainer = train(directory)
+  while trainer.poll() is None and logged(directory) < at:
+    most = max(most, chunks_on_disk(directory))
+    time.sleep(0.01)
+  harvest.kill()
+  trainer.kill()
+  assert trainer.wait() == -signal.SIGKILL
   return most
 
 
 @pytest.mark.slow
-def test_a_window_is_enough_and_a_kill_changes_nothing(forge, tmp_path):
+def test_a_window_is_enough_and_a_kill_changes_nothing(
+  forge, tmp_path, command, capsys, quick_compilation
+):
   """2,048 rows pass through a window of 512; both processes are killed."""
-  assert run_both(forge, tmp_path / "whole") <= FIELDS["window"]
-  assert run_both(forge, tmp_path / "killed", kill_at=30) <= FIELDS["window"]
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  whole.mkdir()
+  killed.mkdir()
+  assert go_on(forge, whole, command, capsys) <= FIELDS["window"]
+  assert kill_both(forge, killed, at=30) <= FIELDS["window"]
+  assert go_on(forge, killed, command, capsys) <= FIELDS["window"]
   weights = [
     safetensors.numpy.load_file(
-      tmp_path / name / "run" / "sae" / "sae_weights.safetensors"
+      place / "run" / "sae" / "sae_weights.safetensors"
     )
-    for name in ("whole", "killed")
+    for place in (whole, killed)
   ]
   for name, array in weights[0].items():
     np.testing.assert_array_equal(array, weights[1][name])
@@ -113,9 +141,7 @@ def test_a_window_is_enough_and_a_kill_changes_nothing(forge, tmp_path):
 def test_settings_that_would_wait_for_ever_are_refused(
   forge, tmp_path, command, capsys
 ):
-  harvest = forge.start(tmp_path / "store", **FIELDS)
-  start = tmp_path / "store" / "progress" / "start.json"
-  wait_until(lambda: start.exists() or harvest.code is not None)
+  harvest = start_harvest(forge, tmp_path)
   for override, expected in (
     ("--config.checkpoint_every=9", "wait for each other"),
     ("--config.steps=65", "bounded store"),
