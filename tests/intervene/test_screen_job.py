@@ -20,6 +20,7 @@ import numpy as np
 import planted
 import pytest
 
+from sae_jax import config as config_lib
 from sae_jax import errors, judge, lm
 from sae_jax import mesh as mesh_lib
 from sae_jax.intervene import config, generation, screen, table
@@ -464,45 +465,40 @@ def test_what_does_not_fit_is_refused_by_name(place, tmp_path, changes, named):
 
 
 CONFIG = """
-import pathlib, sys
-sys.path.insert(0, {here!r})
-import planted
+import json
+from sae_jax import config as config_lib
+from sae_jax.intervene import config, screen
+
+screen._CHUNK_PAIRS = {pairs}
 
 def get_config():
-  return planted.settings(pathlib.Path({place!r}), batch_rows=12, random=4)
+  return config_lib.from_dict(config.SteerConfig, json.loads({values!r}))
 """
 
 
 @pytest.mark.slow
-def test_a_killed_screen_ends_the_same(place, tmp_path):
-  """SIGKILL among the margins; two runs of one command, and one whole one."""
-  here = str(pathlib.Path(__file__).parent)
+def test_a_killed_screen_ends_the_same(place, finished, tmp_path, command):
+  """SIGKILL among the margins; another process goes on with what it left."""
+  values = json.dumps(config_lib.to_dict(settings(place)))
   (tmp_path / "config.py").write_text(
-    CONFIG.format(here=here, place=str(place))
+    CONFIG.format(pairs=CHUNK_PAIRS, values=values)
   )
-  told = {
-    "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-  }
-
-  def start(out):
-    command = [sys.executable, "-m", "sae_jax", "steer"]
-    command += [f"--config={tmp_path / 'config.py'}", f"--out={out}"]
-    return subprocess.Popen(
-      command,
-      env=os.environ | told,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-    )
-
-  killed, whole = tmp_path / "killed", tmp_path / "whole"
-  running = start(killed)
-  while running.poll() is None and not list(killed.glob("work/base.wide.*")):
+  out = tmp_path / "out"
+  line = ["steer", f"--config={tmp_path / 'config.py'}", f"--out={out}"]
+  # Compiled as here, for as many devices: a program of other ones may round
+  # otherwise.
+  told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"}
+  running = subprocess.Popen(
+    [sys.executable, "-m", "sae_jax", *line],
+    env=os.environ | told,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  while running.poll() is None and not list(out.glob("work/base.wide.*")):
     time.sleep(0.005)
   running.kill()
-  running.wait()
-  assert not (killed / "manifest.json").exists()
-  for out in (killed, whole):
-    assert start(out).wait() == 0
-  assert_same(killed, whole, ("screen.parquet", "summary.json"))
+  assert running.wait() == -signal.SIGKILL
+  assert list(out.glob("work/base.wide.*"))
+  assert not (out / "manifest.json").exists()
+  assert command(*line) == 0
+  assert_same(out, finished)
