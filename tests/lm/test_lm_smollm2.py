@@ -13,10 +13,20 @@ import torch
 import transformers
 
 from sae_jax import lm as lm_lib
+from sae_jax.lm import gguf
 
 TEXT = (
   "The lighthouse keeper wrote in his journal every evening, whether or not a"
   " ship had passed. In 1893 he counted 1,204 of them. def f(x): return x**2"
+)
+CONFIG_KEYS = (
+  "hidden_size",
+  "num_hidden_layers",
+  "num_key_value_heads",
+  "head_dim",
+  "intermediate_size",
+  "vocab_size",
+  "rms_norm_eps",
 )
 
 
@@ -29,11 +39,22 @@ def gguf_path():
 
 
 @pytest.mark.slow
-def test_smollm2_equals_transformers(gguf_path):
+def test_smollm2_equals_transformers(gguf_path, quick_compilation):
+  """What the file holds, logits, activations and answers; loaded once."""
   lm = lm_lib.load_lm(gguf_path, dtype=jnp.float32)
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
     gguf_path.parent, gguf_file=gguf_path.name, dtype=torch.float32
   ).eval()
+  config = gguf.read_gguf_config(gguf_path)
+  for key in CONFIG_KEYS:
+    assert config[key] == getattr(theirs.config, key), key
+  source = gguf.GgufTensors(gguf_path)
+  weights = dict(theirs.named_parameters())
+  assert source.names() == set(weights)
+  for name, weight in weights.items():
+    np.testing.assert_array_equal(
+      source.read(name, ()), weight.detach().numpy(), err_msg=name
+    )
   tokens_BT = np.asarray([lm.tokenizer.encode(TEXT)])
   with torch.no_grad():
     expected = theirs(torch.from_numpy(tokens_BT), output_hidden_states=True)
