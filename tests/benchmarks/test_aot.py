@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-_SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "aot.py"
+_FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 # Operations with a kernel, and what the compiled program calls it.
 _KERNELS = {
   "topk_encode": "topk_encode",
@@ -33,11 +33,11 @@ pytestmark = [
 ]
 
 
-def _aot(tmp_path, *arguments):
-  """What `aot.py` read from the compiled programs."""
+def _aot(tmp_path, *arguments, script="aot.py"):
+  """What the script read from the compiled programs."""
   out = tmp_path / "aot.json"
   done = subprocess.run(
-    [sys.executable, _SCRIPT, *map(str, arguments), "--json", out],
+    [sys.executable, _FOLDER / script, *map(str, arguments), "--json", out],
     capture_output=True,
     text=True,
     timeout=1800,  # other processes may hold libtpu for minutes
@@ -84,3 +84,24 @@ def test_kernels_compile_for_every_generation(tmp_path, chip):
     names = {k["name"] for k in result["kernels"]}
     assert _KERNELS[result["op"]] in names, result["op"]
     assert not result["dense"], result["op"]
+
+
+def test_a_harvest_runs_the_lower_blocks_and_sums_twice_in_each(tmp_path):
+  (found,) = _aot(
+    tmp_path,
+    "8b/v5e:2x2/1x4",
+    *("--layers=2", "--batch=4", "--context=128"),
+    script="aot_harvest.py",
+  )
+  # Blocks and embedding in bfloat16, over four chips; norms are on all.
+  block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336
+  weights = 2 * (2 * block + 128256 * 4096)
+  assert found["memory"]["arguments"] == pytest.approx(weights / 4, rel=1e-3)
+  # Two FLOPs a weight and token, and attention's two products.
+  attention = 2 * 2 * 128 * 4096
+  per_chip = 4 * 128 * 2 * (2 * block + attention) / 4
+  assert found["flops"] == pytest.approx(per_chip, rel=0.01)
+  # Attention's and the MLP's output in each block; the embedding's rows.
+  sums = [c for c in found["collectives"] if c["wire_bytes"]]
+  assert {c["kind"] for c in sums} == {"all-reduce"}
+  assert sum(c["times"] for c in sums) == 2 * 2 + 1
