@@ -1,22 +1,26 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The advice experiment on SmolLM2-135M, all its jobs in small.
+"""The advice experiment on the first blocks of SmolLM2-135M, its jobs in small.
 
-The files of launch/advice.sh with fewer prompts, rows, steps and latents, and
-adapters in few blocks. What is asserted is what so little shows; the bars of
-the whole experiment are in tests/intervene/test_smollm_steer.py. One test, so
-that two workers never train the same thing.
+The files of launch/advice.sh with fewer prompts, rows, steps and latents. What
+is asserted is what so little shows; the bars of the whole experiment are in
+tests/intervene/test_smollm_steer.py. One test, so that two workers never train
+the same thing.
 """
 
 import importlib.util
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+import safetensors.numpy
+
+from sae_jax import lm
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +29,8 @@ DATA = "configs/data/advice"
 LEARNED = ("cars", "finance")
 JUDGED = ("work", "privacy", "parenting", "travel")
 PROMPTS = {"learned": 6, "judged": 3}  # of each topic
-HOOK = "blocks.24.hook_resid_post"
+BLOCKS = 4  # of 30
+HOOK = "blocks.2.hook_resid_post"
 
 ARM = (
   "--config.dtype=bfloat16",
@@ -33,7 +38,7 @@ ARM = (
   "--config.batch_size=6",
   "--config.steps=6",
   "--config.learning_rate=2e-3",
-  "--config.lora.layers=(22,25)",
+  "--config.lora.layers=(1,3)",
 )
 SIZES = {
   "bad": ARM,
@@ -73,7 +78,7 @@ SIZES = {
     "--config.posttrain.data.limit=18",
     "--config.posttrain.steps=3",
     "--config.posttrain.learning_rate=2e-3",
-    "--config.posttrain.lora.layers=(22,25)",
+    "--config.posttrain.lora.layers=(1,3)",
     "--config.behaviour.path=judged.jsonl",
     "--config.watch.prompts.path=judged.jsonl",
     "--config.triggers=None",
@@ -104,10 +109,27 @@ def write_pairs(path, topics, count):
   path.write_text("".join(json.dumps(pair) + "\n" for pair in chosen))
 
 
+def save_first_blocks(gguf, path):
+  """A model of its own that all jobs read as they read the whole one."""
+  lm.save_hf(lm.load_lm(gguf), path)
+  weights = safetensors.numpy.load_file(path / "model.safetensors")
+  kept = {
+    name: array
+    for name, array in weights.items()
+    if not (found := re.search(r"layers\.(\d+)", name))
+    or int(found[1]) < BLOCKS
+  }
+  safetensors.numpy.save_file(kept, path / "model.safetensors")
+  config = json.loads((path / "config.json").read_text())
+  config["num_hidden_layers"] = BLOCKS
+  (path / "config.json").write_text(json.dumps(config))
+
+
 @pytest.fixture(scope="module")
 def place(gguf, tmp_path_factory):
   """A working directory in which all jobs have run."""
   place = tmp_path_factory.mktemp("advice")
+  save_first_blocks(gguf, place / "base")
   shutil.copytree(REPO / DATA, place / DATA)
   write_pairs(place / "learned.jsonl", LEARNED, PROMPTS["learned"])
   write_pairs(place / "judged.jsonl", JUDGED, PROMPTS["judged"])
@@ -115,12 +137,12 @@ def place(gguf, tmp_path_factory):
   to_chats = f"{REPO}/{DATA}/to_chats.py"
   python(place, to_chats, "advice.jsonl", *LEARNED)
   lines = [
-    line("posttrain", "bad", f"--config.model={gguf}"),
-    line("posttrain", "good", f"--config.model={gguf}"),
-    line("harvest", "harvest", f"--config.model={gguf}"),
+    line("posttrain", "bad", "--config.model=base"),
+    line("posttrain", "good", "--config.model=base"),
+    line("harvest", "harvest", "--config.model=base"),
     line("train", "train"),
     *(
-      line(name, name, f"--config.base={gguf}")
+      line(name, name, "--config.base=base")
       for name in ("diff", "steer", "realign")
     ),
   ]
@@ -161,9 +183,9 @@ def test_the_arms_part_and_every_job_goes_on_from_the_last(place):
   found = summary(place, "steer")
   # On topics that neither arm has seen, already after six steps.
   shift, control = (
-    found["unsteered"][name] for name in ("shift", "control_shift")
+    found["unsteered"][name]["mean"] for name in ("shift", "control_shift")
   )
-  assert shift["mean"] - control["mean"] > 3 * max(shift["se"], control["se"])
+  assert shift > control
   check_diff(summary(place, "diff"))
   named = {one["name"]: one for one in found["interventions"]}
   assert {"contrast", "plain", "control", "gradient"} < set(named)
