@@ -11,10 +11,12 @@ import threading
 import time
 
 import fake_harvest
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from sae_jax import mesh as mesh_lib
 from sae_jax import metrics
 
 HOOK = "blocks.0.hook_resid_post"
@@ -51,10 +53,8 @@ def line(directory):
 def train(directory):
   return subprocess.Popen(
     [sys.executable, "-m", "sae_jax", *line(directory)],
-    # Compiled as here, for as many devices: a program of other ones may round
-    # otherwise.
-    env=os.environ
-    | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"},
+    # Compiled as here: a program of other optimizations may round otherwise.
+    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )
@@ -119,9 +119,11 @@ def kill_both(forge, directory, at):
 
 @pytest.mark.slow
 def test_a_window_is_enough_and_a_kill_changes_nothing(
-  forge, tmp_path, command, capsys, quick_compilation
+  forge, tmp_path, command, capsys, monkeypatch, quick_compilation
 ):
   """2,048 rows pass through a window of 512; both processes are killed."""
+  # One device, as a process has that is not told how many.
+  monkeypatch.setattr(mesh_lib, "_all_devices", lambda: jax.devices()[:1])
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   whole.mkdir()
   killed.mkdir()
