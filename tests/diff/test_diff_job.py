@@ -15,10 +15,12 @@ import sys
 import time
 
 import diff_models
+import jax
 import numpy as np
 import pytest
 
 from sae_jax import config as config_lib
+from sae_jax import mesh as mesh_lib
 from sae_jax.diff import table
 from sae_jax.jobs import diff
 
@@ -68,7 +70,14 @@ def quick(quick_compilation):
 def finished(place):
   """The directory of a whole diff, and what the job returned."""
   config = config_lib.load(str(place / "diff.py"), diff.Config)
-  return place / "whole", diff.run(config, str(place / "whole"))
+  with pytest.MonkeyPatch.context() as patch:
+    one_device(patch)
+    return place / "whole", diff.run(config, str(place / "whole"))
+
+
+def one_device(patch):
+  """As a process has that is not told how many."""
+  patch.setattr(mesh_lib, "_all_devices", lambda: jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +87,8 @@ def killed(place):
   One process: it stands still while what a SIGKILL then would leave is copied.
   """
   out, left = place / "killed", {}
-  # Compiled as here, for as many devices: a program of other ones may round
-  # otherwise.
-  told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"}
+  # Compiled as here: a program of other optimizations may round otherwise.
+  told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
   process = subprocess.Popen(
     [sys.executable, "-m", "sae_jax", *line(place, out)],
     env=os.environ | told,
@@ -141,8 +149,9 @@ def test_the_table_has_every_latent_of_every_part(finished):
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["parts", "work"])
 def test_killed_and_started_again_it_ends_with_the_same_table(
-  place, finished, killed, command, capsys, moment
+  place, finished, killed, command, capsys, monkeypatch, moment
 ):
+  one_device(monkeypatch)
   out, (whole, _) = killed[moment], finished
   assert any((out / moment).iterdir())
   assert not (out / "manifest.json").exists()
