@@ -84,6 +84,13 @@ def _all_reduce(size: float, devices: int) -> float:
   return 2 * size * (devices - 1) / devices
 
 
+def gather_of_rows(s: Shapes) -> Stage:
+  """Each chip gets its own rows from its host and the others' from them."""
+  batch = 2 * s.rows * s.d_model  # bfloat16
+  others = batch * (s.latent - 1) / s.latent
+  return Stage("rows", 0, 2 * batch * (s.latent > 1), others, exchanges=1)
+
+
 def stages(s: Shapes) -> list[Stage]:
   """The stages of `sae.losses` and `train.step`, float32 unless said.
 

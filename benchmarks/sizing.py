@@ -46,12 +46,20 @@ def memory(s: roofline.Shapes) -> Memory:
 
 
 def read_share(device: devices.Device, s: roofline.Shapes) -> float:
-  """The part of every batch that one host reads.
+  """The part of every batch that one host reads: that of its own chips.
 
-  Batches are split over `data` only, and latents are next to one another.
+  Where `stream.lanes` is a multiple of the hosts; else it reads all rows.
   """
-  on_host = max(1, min(device.host, s.chips) // s.latent)
-  return min(1.0, on_host / s.data)
+  return min(device.host, s.chips) / s.chips
+
+
+def run_seconds(
+  device: devices.Device, s: roofline.Shapes
+) -> tuple[float, float]:
+  """A step and the gather of its rows, a program that runs before it."""
+  gather = roofline.gather_of_rows(s).seconds(device, s)
+  overlapped, serial = roofline.step_seconds(device, s)
+  return overlapped + max(gather.values()), serial + sum(gather.values())
 
 
 _HEAD = (
@@ -78,7 +86,7 @@ def fastest(
   """Of the meshes that fit, the one with the shortest step; None: none fits."""
   return min(
     (s for s in meshes if memory(s).total <= device.hbm),
-    key=lambda s: roofline.step_seconds(device, s)[1],
+    key=lambda s: run_seconds(device, s)[1],
     default=None,
   )
 
@@ -88,7 +96,7 @@ def row(
 ) -> str:
   """A mesh; `*` where a host's network brings less than it has to read."""
   need = memory(s)
-  overlapped, serial = roofline.step_seconds(device, s)
+  overlapped, serial = run_seconds(device, s)
   rate = s.batch / serial
   read = rate * 2 * s.d_model * read_share(device, s)
   cells = (

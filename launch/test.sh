@@ -23,7 +23,7 @@ install_quickstart_model "$venv"
 failed=0
 for part in "${parts[@]}"; do
   code=0
-  "$venv/bin/python" -m pytest -q -n 2 --durations=10 -m "$part" "$@" || code=$?
+  "$venv/bin/python" -m pytest -q -n 2 --dist=worksteal --durations=10 -m "$part" "$@" || code=$?
   # 5: the arguments select no test of this part.
   ((code == 0 || code == 5)) || failed=$code
 done

@@ -9,6 +9,7 @@ as users' programs are.
 import fcntl
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -24,6 +25,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
+  # Shells start background jobs with SIGINT ignored, which children inherit;
+  # tests send it to themselves and to processes that they start.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   if "not slow" in config.option.markexpr:
     # A fifth less processor time.
     jax.config.update("jax_disable_most_optimizations", True)

@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Host rows of lanes to global arrays on the mesh, without a joined copy."""
 
+from collections.abc import Callable
+
 import jax
 import ml_dtypes
 import numpy as np
 
 Batch = jax.Array | tuple[jax.Array, ...]
+# Rows over all devices; those of a data shard are next to one another.
+EVERY_AXIS = ("data", "sae", "latent")
 
 
 def rows_by_process(
@@ -14,7 +18,7 @@ def rows_by_process(
 ) -> dict[int, list[tuple[int, int]]]:
   """The rows of a batch, (start, stop), that each process's devices hold."""
   rows: dict[int, list[tuple[int, int]]] = {}
-  for device, index in sharding.devices_indices_map((batch_size,)).items():
+  for device, index in sharding.devices_indices_map((batch_size, 1)).items():
     start, stop, _ = index[0].indices(batch_size)
     rows.setdefault(device.process_index, []).append((start, stop))
   return rows
@@ -37,6 +41,14 @@ def batch(
     for of_hook in zip(*parts, strict=True)
   )
   return arrays[0] if single else arrays
+
+
+def spreader(sharding: jax.NamedSharding) -> Callable[[Batch], Batch]:
+  """`spread(batch)`: rows on all devices of their data shard, by all-gather."""
+  spread = jax.NamedSharding(sharding.mesh, jax.P("data", None))
+  if sharding.is_equivalent_to(spread, 2):
+    return lambda batch: batch
+  return jax.jit(lambda batch: batch, out_shardings=spread)
 
 
 def _array(part_of, sharding, batch_size):

@@ -7,12 +7,13 @@ of (config, store geometry, number of batches taken): it depends neither on the
 devices or processes, nor on buffers, nor on the version of grain.
 """
 
+import contextlib
 import dataclasses
 import functools
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -38,6 +39,7 @@ class Stream:
     identity: dict[str, Any],
     batches: int,
     iterator: grain.DatasetIterator,
+    spread: Callable[[assemble.Batch], assemble.Batch],
     stop: threading.Event,
   ):
     self._plan = plan
@@ -45,6 +47,7 @@ class Stream:
     self._identity = identity
     self._batches = batches
     self._pipeline = [iterator]  # emptied by close
+    self._spread = spread
     self._sound = True
     self._stall_ms = 0.0
     # Runs at the latest when the interpreter begins to end: a daemon thread
@@ -75,7 +78,9 @@ class Stream:
     if batch is None:
       raise StopIteration
     self._batches += 1
-    return batch
+    # Here, not in a thread: all processes have to begin the programs in which
+    # they exchange something in the same order.
+    return self._spread(batch)
 
   @property
   def batches(self) -> int:
@@ -128,6 +133,10 @@ def open_stream(
   the same rows. An epoch has each row once. Order and state do not depend on
   the hooks.
 
+  Each device is given its own part of the rows, where B divides by the devices
+  and the lanes by the processes, and they pass it on to one another. Otherwise
+  a process reads, and copies to its devices, all rows of their data shards.
+
   A bounded store is read once, in blocks of half its window that are permuted
   one by one, and is waited for; see `Stream.releasable_chunk`.
 
@@ -151,12 +160,7 @@ def open_stream(
   _check_fit(plan, mesh)
   identity = _identity(plan, store)
   batches = 0 if start_state is None else _batches_of(start_state, identity)
-  rows = jax.NamedSharding(mesh, jax.P("data"))
-  lanes = order.lanes_by_process(
-    assemble.rows_by_process(rows, config.batch_size),
-    config.batch_size,
-    config.lanes,
-  )[jax.process_index()]
+  sharding, lanes = _own_part(config, mesh)
   stop = threading.Event()
   parts = [
     _lane_parts(
@@ -164,7 +168,6 @@ def open_stream(
     )
     for lane in lanes
   ]
-  sharding = jax.NamedSharding(mesh, jax.P("data", None))
   ahead = grain_experimental.ThreadPrefetchIterDataset(
     grain_experimental.ZipIterDataset(parts, strict=False).map(
       functools.partial(
@@ -178,7 +181,30 @@ def open_stream(
     prefetch_buffer_size=_BATCHES_AHEAD,
   )
   per_write = store.write_rows // store.read_rows
-  return Stream(plan, per_write, identity, batches, iter(ahead), stop)
+  spread = assemble.spreader(sharding)
+  return Stream(plan, per_write, identity, batches, iter(ahead), spread, stop)
+
+
+def _own_part(
+  config: order.StreamConfig, mesh: jax.sharding.Mesh
+) -> tuple[jax.NamedSharding, tuple[int, ...]]:
+  """How rows come onto the devices, and the lanes that this process reads.
+
+  Raises:
+    errors.InputError: the lanes do not divide over the data shards' processes.
+  """
+
+  def by(sharding):
+    rows = assemble.rows_by_process(sharding, config.batch_size)
+    lanes = order.lanes_by_process(rows, config.batch_size, config.lanes)
+    return sharding, lanes[jax.process_index()]
+
+  every = jax.NamedSharding(mesh, jax.P(assemble.EVERY_AXIS, None))
+  if not config.batch_size % mesh.size:
+    # Where a lane is of several processes' rows they all read all of it.
+    with contextlib.suppress(errors.InputError):
+      return by(every)
+  return by(jax.NamedSharding(mesh, jax.P("data", None)))
 
 
 def _lane_parts(source: draws.Draws) -> grain.IterDataset:

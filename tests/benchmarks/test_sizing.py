@@ -103,10 +103,10 @@ def test_auxk_takes_the_next_compacted_size(sizing, dead, size):
 
 @pytest.mark.parametrize(
   ("data", "latent", "share"),
-  [(1, 16, 1), (16, 1, 0.5), (4, 4, 0.5), (2, 8, 0.5)],
+  [(1, 16, 0.5), (16, 1, 0.5), (4, 4, 0.5), (1, 8, 1), (1, 256, 1 / 32)],
 )
 def test_a_host_reads_the_rows_of_its_chips(sizing, data, latent, share):
-  shapes = _shapes(sizing, data=data, latent=latent)  # two hosts of 8
+  shapes = _shapes(sizing, data=data, latent=latent)  # hosts of 8
   assert sizing.read_share(sizing.devices.DEVICES["v5e"], shapes) == share
 
 

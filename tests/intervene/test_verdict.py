@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sae_jax.intervene import strength, verdict
+from sae_jax import judge
+from sae_jax.intervene import config, strength, verdict
 from sae_jax.judge import scores
 
 BAND = verdict.Band(np.array([-0.1, 0.0, 0.1, 0.05, -0.05]))
@@ -102,8 +103,18 @@ def test_both_ways_make_a_cause(up, down, changed, expected):
 
 
 def test_the_rules_name_their_numbers():
-  text = " ".join(verdict.rules(0.25, scores.ScoreConfig(confidence=0.9), 20))
-  for number in ("0.25", "90%", "20 random", "z >= 3"):
+  told = config.SteerConfig(
+    base="base",
+    tuned="tuned",
+    sae="sae",
+    latents=(1,),
+    prompts=judge.PromptsConfig(path="prompts.jsonl"),
+    damage=0.25,
+    statistics=scores.ScoreConfig(confidence=0.9),
+    random=20,
+  )
+  text = " ".join(verdict.rules(told))
+  for number in ("0.25", "90%", "20 random", "z >= 3", "subtracted"):
     assert number in text
 
 

@@ -17,6 +17,7 @@ import pytest
 from counting import CountingStore, config, row_numbers, take
 
 from sae_jax import errors, mesh, stream
+from sae_jax.stream import assemble
 
 
 @pytest.fixture
@@ -120,6 +121,30 @@ def test_batches_are_bf16_and_split_over_data(open_stream):
   assert x_BD.sharding.is_equivalent_to(wanted, 2)
   for shard in x_BD.addressable_shards:
     assert (np.asarray(shard.data) == np.asarray(x_BD)[shard.index]).all()
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "rows_of_a_device"), [(8, 1), (16, 2), (12, 6)]
+)
+def test_a_device_is_given_its_own_rows_where_they_divide(
+  open_stream, monkeypatch, batch_size, rows_of_a_device
+):
+  on = mesh.make(mesh.MeshConfig(sae=2, data=2, latent=2))
+  given = []
+  spreader = assemble.spreader
+
+  def noted(sharding):
+    spread = spreader(sharding)
+    return lambda x_BD: given.append(x_BD) or spread(x_BD)
+
+  monkeypatch.setattr(assemble, "spreader", noted)
+  x_BD = next(open_stream(CountingStore(96), config(batch_size), on=on))
+  (came_BD,) = given
+  parts = [shard.data for shard in came_BD.addressable_shards]
+  assert {len(part) for part in parts} == {rows_of_a_device}
+  assert (np.asarray(came_BD) == np.asarray(x_BD)).all()
+  wanted = jax.NamedSharding(on, jax.P("data", None))
+  assert x_BD.sharding.is_equivalent_to(wanted, 2)
 
 
 def test_every_bit_pattern_survives(open_stream):

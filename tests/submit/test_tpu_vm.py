@@ -110,6 +110,7 @@ def test_a_preempted_slice_is_asked_for_anew(tpu):
   assert "mine is SUSPENDED" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_crash_starts_again_and_a_stop_does_too(tpu):
   done, verbs, _ = tpu([1, 75, 134, 0])
   assert done.returncode == 0, done.stdout

@@ -139,6 +139,7 @@ def test_the_run_learns_and_logs(reference):
   assert "eval/fvu" in lines[0] and "eval/fvu" in lines[STEPS]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(config_file, reference, tmp_path):
   kill_and_resume(config_file, tmp_path / "run", 23)
   assert_same_run(tmp_path / "run", reference)

@@ -33,7 +33,7 @@ from sae_jax.train import config
 def get_config():
   return config.TrainConfig(
     store={store!r}, hook={hook!r}, sae=sae.SaeConfig(latents=64, k=4),
-    stream=stream.{stream}, mesh=mesh.MeshConfig(data=2, latent=4),
+    stream=stream.{stream}, mesh=mesh.MeshConfig(data=1, latent=8),
     steps={steps}, held_out_rows={held_out}, eval_every=20,
     checkpoint_every=10, log_every=1,
   )
@@ -153,7 +153,8 @@ def two(job):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(job, two):
-  [(code, _, err)] = ends([job.start("one", 8)])
+  other = "--config.mesh.data=2", "--config.mesh.latent=4"
+  [(code, _, err)] = ends([job.start("one", 8, *other)])
   assert code == 0, err
   for a, b in zip(job.metrics("one"), job.metrics(two), strict=True):
     assert a["step"] == b["step"] and a.keys() == b.keys()
@@ -171,7 +172,8 @@ def test_a_process_reads_the_chunks_of_its_lane_and_no_others(job, two):
   source = store.open_store(str(job.place / "store"))
   chunks, _ = source.holdout(HELD_OUT)
   plan = order.Plan(STREAM, chunks, source.read_rows, source.rows)
-  for lane in range(2):  # the halves of a batch are on a process each
+  # Every device needs all rows, but is given its own eighth of them.
+  for lane in range(2):
     lines = (job.place / f"reads-{two}-{lane}").read_text().splitlines()
     read = [chunk for line in lines for chunk in json.loads(line)]
     epochs = STEPS * STREAM.batch_size // (len(chunks) * source.read_rows)
@@ -196,7 +198,7 @@ def test_stopped_and_killed_together_and_resumed_bit_equal(job, two):
     """The step at which both have stopped."""
     for code, out, err in ends(processes):
       assert code == 75 and "Traceback" not in err, err
-      assert not out or {line[:6] for line in out.splitlines()} == {"[Gloo]"}
+      assert "{" not in out  # no result; Gloo says a few words
       assert f"sae-jax: {name} at step {checkpoints()[-1]} of {STEPS}" in err
       assert err.splitlines()[-1].endswith(
         "run the same command again to go on"
