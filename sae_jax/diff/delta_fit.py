@@ -179,7 +179,7 @@ def _local(unique_LF, shard: sae.Sae, x_BD, group_B):
   values_BK, indices_BK = on_mesh.active(shard, x_BD)
   values_BK = jnp.where(group_B[:, None] >= 0, values_BK, 0)
   x_BD = x_BD.astype(jnp.float32)
-  rest_BD = x_BD - on_mesh.decode(shard, values_BK, indices_BK)
+  rest_BD = x_BD - on_mesh.decode(shard, values_BK, indices_BK, x_BD)
 
   # ‖r + v d‖² − ‖r‖² = 2 v (d·r) + v² ‖d‖²; the products d·r of the active
   # latents are the gradient of the decoder's output with respect to v.

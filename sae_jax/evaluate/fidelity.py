@@ -147,7 +147,7 @@ def _add(
   real_B: jax.Array,
 ) -> tuple[_Totals, jax.Array, jax.Array]:
   values_BK, indices_BK = on_mesh.active(shard, x_BD)
-  x_hat_BD = on_mesh.decode(shard, values_BK, indices_BK)
+  x_hat_BD = on_mesh.decode(shard, values_BK, indices_BK, x_BD)
   x_BD = x_BD.astype(jnp.float32)
   real_B1 = real_B[:, None]
   centered_BD = jnp.where(real_B1, x_BD - center_D[None, :], 0)

@@ -8,7 +8,6 @@ travel candidate values of the top-k and reconstructions, nothing wider.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +26,9 @@ def lanes(mesh: jax.sharding.Mesh) -> int:
 
 def specs(dictionary: sae.Sae) -> sae.Sae:
   """The dictionary with partition specs for arrays."""
-  rows: Any = jax.P("latent", None)
-  latents: Any = jax.P("latent")
-  whole: Any = jax.P()
-  params = sae.Params(
-    w_enc_FD=rows, w_dec_FD=rows, b_enc_F=latents, b_dec_D=whole
+  return dataclasses.replace(
+    dictionary, params=sae.partition_specs(dictionary.params)
   )
-  return dataclasses.replace(dictionary, params=params)
 
 
 def place(dictionary: sae.Sae, mesh: jax.sharding.Mesh) -> sae.Sae:
@@ -55,14 +50,17 @@ def place(dictionary: sae.Sae, mesh: jax.sharding.Mesh) -> sae.Sae:
 
 
 def active(shard: sae.Sae, x_BD: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """This shard's share of the top-k, inside `shard_map`.
+  """This shard's share of the active latents, inside `shard_map`.
 
   Returns:
-    values_BK, 0 where the latent is not among the k best of all shards, and
-    indices_BK, counted from this shard's first latent.
+    values_BK, 0 where the latent is not active (of TopK: not among the k best
+    of all shards), and indices_BK, counted from this shard's first latent.
+    Rows with more than k active latents on a shard are NaN.
   """
   k = min(shard.k, shard.latents)
   values_BK, indices_BK = sae.encode(dataclasses.replace(shard, k=k), x_BD)
+  if shard.activation != "topk":
+    return values_BK, indices_BK
   # All that ReLU made equal is zero, whoever wins it.
   count_B = sharded.winners(values_BK, shard.k, "latent")
   kept_BK = jnp.arange(k)[None, :] < count_B[:, None]
@@ -70,11 +68,14 @@ def active(shard: sae.Sae, x_BD: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def decode(
-  shard: sae.Sae, values_BK: jax.Array, indices_BK: jax.Array
+  shard: sae.Sae,
+  values_BK: jax.Array,
+  indices_BK: jax.Array,
+  x_BD: jax.Array,
 ) -> jax.Array:
   """The reconstruction of all shards, inside `shard_map`."""
-  part_BD = ops.sparse_decode(values_BK, indices_BK, shard.params.w_dec_FD)
-  return lax.psum(part_BD, "latent") + shard.params.b_dec_D[None, :]
+  part_BE = ops.sparse_decode(values_BK, indices_BK, shard.params.w_dec_FD)
+  return sae.add_rest(shard, lax.psum(part_BE, "latent"), x_BD)
 
 
 @functools.cache
@@ -110,7 +111,7 @@ def reconstruct(
   """decode(encode(x)) of a placed dictionary; composes into jitted programs."""
 
   def local(shard, x_BD):
-    return decode(shard, *active(shard, x_BD))
+    return decode(shard, *active(shard, x_BD), x_BD)
 
   return _shard_map(local, mesh, dictionary, jax.P(ROWS, None))(
     dictionary, x_BD

@@ -1,33 +1,40 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The dictionary itself: its arrays, and what it does to activations.
+"""The dictionary itself: its arrays, and what kind of dictionary they make.
 
 `Params` are what training changes. `Sae` is a finished dictionary: it takes raw
-(unscaled) activations, and its decoder rows have norm 1.
+(unscaled) activations, see `coding`.
 """
 
 import collections.abc
 import dataclasses
-import functools
 import json
 import types
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from sae_jax import errors, ops
+from sae_jax import errors
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Params:
-  """Encoder and decoder, both row-major by latent."""
+  """Encoder and decoder, both row-major by latent.
+
+  D is the width of what is encoded; a transcoder decodes to E, else E = D. Of a
+  crosscoder D holds its sources side by side. The last four are None in
+  dictionaries that have no use for them.
+  """
 
   w_enc_FD: jax.Array
-  w_dec_FD: jax.Array
-  b_enc_F: jax.Array
-  b_dec_D: jax.Array
+  w_dec_FD: jax.Array  # [F, E]
+  b_enc_F: jax.Array  # of the gate, where there is one
+  b_dec_D: jax.Array  # [E]
+  threshold_F: jax.Array | None = None  # JumpReLU's
+  log_gain_F: jax.Array | None = None  # gated: log of magnitude over gate rows
+  b_mag_F: jax.Array | None = None  # gated: bias of the magnitudes
+  w_skip_DE: jax.Array | None = None  # added to the output: x · w_skip
 
   @property
   def latents(self) -> int:
@@ -35,7 +42,33 @@ class Params:
 
   @property
   def d_model(self) -> int:
+    """The width of what is encoded."""
     return self.w_enc_FD.shape[1]
+
+  @property
+  def d_out(self) -> int:
+    """The width of what is decoded."""
+    return self.w_dec_FD.shape[1]
+
+
+def partition_specs(params: Params | None = None) -> Params:
+  """How arrays lie on a mesh: latents over `latent`, all else everywhere.
+
+  Of the arrays that `params` has; None: a TopK dictionary's.
+  """
+
+  def spec(field):
+    optional = field.default is not dataclasses.MISSING
+    if optional and (params is None or getattr(params, field.name) is None):
+      return None
+    if field.name.endswith("_FD"):
+      return jax.P("latent", None)
+    return jax.P("latent") if field.name.endswith("_F") else jax.P()
+
+  specs: dict[str, Any] = {
+    field.name: spec(field) for field in dataclasses.fields(Params)
+  }
+  return Params(**specs)
 
 
 _NOTHING: collections.abc.Mapping[str, Any] = types.MappingProxyType({})
@@ -67,21 +100,41 @@ class Metadata(collections.abc.Mapping):
     return f"Metadata({self._json})"
 
 
+_STATIC = {"static": True}
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sae:
-  """A trained TopK dictionary for raw activations.
+  """A trained dictionary for raw activations.
+
+  `activation` says which latents are active, with pre = w_enc (x − b_dec) +
+  b_enc, and what their values are:
+
+      topk      the k largest of a row       relu(pre)
+      relu      pre > 0                      pre
+      jumprelu  pre > threshold              relu(pre)
+      gated     pre > 0                      relu(e^log_gain · (pre − b_enc)
+                                             + b_mag)
+
+  BatchTopK and Matryoshka dictionaries are `jumprelu` once they are trained.
+  Where a row has no fixed number of active latents, `k` is how many places it
+  gets in programs that are compiled once, see `coding.encode`.
 
   `metadata` says where it is from (model, hook, context length, …) and uses
   SAELens's key names.
   """
 
   params: Params
-  k: int = dataclasses.field(metadata={"static": True})
-  activation: str = dataclasses.field(default="topk", metadata={"static": True})
-  metadata: Metadata = dataclasses.field(
-    default=Metadata(), metadata={"static": True}
-  )
+  k: int = dataclasses.field(metadata=_STATIC)
+  activation: str = dataclasses.field(default="topk", metadata=_STATIC)
+  metadata: Metadata = dataclasses.field(default=Metadata(), metadata=_STATIC)
+  # False: pre = w_enc x + b_enc (transcoders).
+  centred: bool = dataclasses.field(default=True, metadata=_STATIC)
+  # Rows are brought to mean 0 and deviation 1 first, and the output back.
+  layer_norm: bool = dataclasses.field(default=False, metadata=_STATIC)
+  # Of a crosscoder: how many D is made of.
+  sources: int = dataclasses.field(default=1, metadata=_STATIC)
 
   @property
   def latents(self) -> int:
@@ -91,96 +144,93 @@ class Sae:
   def d_model(self) -> int:
     return self.params.d_model
 
+  @property
+  def d_out(self) -> int:
+    return self.params.d_out
+
+
+# The arrays that each kind has besides the first four.
+_EXTRA_ARRAYS = {
+  "topk": (),
+  "relu": (),
+  "jumprelu": ("threshold_F",),
+  "gated": ("log_gain_F", "b_mag_F"),
+}
+ACTIVATIONS = tuple(_EXTRA_ARRAYS)
+
 
 def make_sae(
   params: Params,
   k: int,
   metadata: collections.abc.Mapping[str, Any] | None = None,
+  *,
+  activation: str = "topk",
+  centred: bool = True,
+  layer_norm: bool = False,
+  sources: int = 1,
 ) -> Sae:
-  """A TopK dictionary from arrays that already take raw activations."""
-  return Sae(params=params, k=k, metadata=Metadata(metadata or {}))
+  """A dictionary from arrays that already take raw activations; see `Sae`.
+
+  Raises:
+    errors.InputError: the arrays are not those of this kind of dictionary, or
+      their shapes disagree.
+  """
+  if activation not in ACTIVATIONS:
+    raise errors.InputError(
+      f"activation={activation!r}: choose one of {', '.join(ACTIVATIONS)}"
+    )
+  _check_arrays(params, activation)
+  if centred and params.d_out != params.d_model:
+    raise errors.InputError(
+      f"a dictionary from width {params.d_model} to {params.d_out} cannot"
+      " subtract b_dec from its input; give centred=False"
+    )
+  if sources < 1 or params.d_model % sources or params.d_out % sources:
+    raise errors.InputError(
+      f"sources={sources} does not divide the width {params.d_model}"
+    )
+  return Sae(
+    params=params,
+    k=k,
+    activation=activation,
+    metadata=Metadata(metadata or {}),
+    centred=centred,
+    layer_norm=layer_norm,
+    sources=sources,
+  )
+
+
+def _check_arrays(params: Params, activation: str) -> None:
+  for name in ("threshold_F", "log_gain_F", "b_mag_F"):
+    wanted = name in _EXTRA_ARRAYS[activation]
+    if wanted != (getattr(params, name) is not None):
+      raise errors.InputError(
+        f"a {activation} dictionary {'needs' if wanted else 'has no'} {name}"
+      )
+  sizes = {"F": params.latents, "D": params.d_model, "E": params.d_out}
+  shapes = {"w_dec_FD": "FE", "b_dec_D": "E"}
+  for field in dataclasses.fields(params):
+    array = getattr(params, field.name)
+    axes = shapes.get(field.name, field.name.rsplit("_", 1)[1])
+    if array is not None and array.shape != tuple(sizes[a] for a in axes):
+      raise errors.InputError(
+        f"{field.name} has the shape {array.shape}; with {params.latents}"
+        f" latents from width {params.d_model} to {params.d_out} it is"
+        f" {tuple(sizes[a] for a in axes)}"
+      )
 
 
 def fold_scale(params: Params, scale: jax.Array) -> Params:
   """Parameters for raw x from those trained on `scale · x`.
 
   With `pre = w_enc (s x − b_dec) + b_enc = s (w_enc (x − b_dec/s) + b_enc/s)`,
-  both biases are divided by s and the matrices stay, decoder norms included.
-  Pre-activations are divided by s > 0, so the K largest are the same ones.
+  biases and thresholds are divided by s and the matrices stay, decoder norms
+  included. Pre-activations are divided by s > 0: the same latents are active.
   """
-  return dataclasses.replace(
-    params, b_enc_F=params.b_enc_F / scale, b_dec_D=params.b_dec_D / scale
-  )
 
+  def fold(name):
+    array = getattr(params, name)
+    return None if array is None else array / scale
 
-def _check(sae: Sae, x_BD: jax.Array) -> None:
-  if x_BD.ndim != 2 or x_BD.shape[1] != sae.d_model:
-    raise errors.InputError(
-      f"activations of shape {x_BD.shape}: this dictionary takes"
-      f" [B, {sae.d_model}]; flatten leading axes first"
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("implementation",))
-def encode(
-  sae: Sae, x_BD: jax.Array, *, implementation: str | None = None
-) -> tuple[jax.Array, jax.Array]:
-  """The k active latents of every row: `ReLU(TopK(w_enc (x − b_dec) + b_enc))`.
-
-  Args:
-    sae: the dictionary.
-    x_BD: raw activations, any float dtype; computed in float32.
-    implementation: of `ops.topk_encode`.
-
-  Returns:
-    values_BK float32 >= 0, descending, and indices_BK int32. Where fewer than
-    k pre-activations are positive, the values that are left are 0.
-
-  Raises:
-    errors.InputError: `x_BD` has another shape.
-  """
-  _check(sae, x_BD)
-  p = sae.params
-  centred_BD = x_BD.astype(jnp.float32) - p.b_dec_D[None, :]
-  values_BK, indices_BK = ops.topk_encode(
-    centred_BD, p.w_enc_FD, p.b_enc_F, sae.k, implementation=implementation
-  )
-  return jax.nn.relu(values_BK), indices_BK
-
-
-def to_dense(
-  values_BK: jax.Array, indices_BK: jax.Array, latents: int
-) -> jax.Array:
-  """Sparse activations as [B, F]."""
-  batch = values_BK.shape[0]
-  row_B1 = jnp.arange(batch)[:, None]
-  zeros_BF = jnp.zeros((batch, latents), values_BK.dtype)
-  return zeros_BF.at[row_B1, indices_BK].set(values_BK)
-
-
-@functools.partial(jax.jit, static_argnames=("implementation",))
-def encode_dense(
-  sae: Sae, x_BD: jax.Array, *, implementation: str | None = None
-) -> jax.Array:
-  """Like `encode`, as dense [B, F] float32 with at most k non-zeros."""
-  values_BK, indices_BK = encode(sae, x_BD, implementation=implementation)
-  return to_dense(values_BK, indices_BK, sae.latents)
-
-
-@functools.partial(jax.jit, static_argnames=("implementation",))
-def decode(
-  sae: Sae,
-  values_BK: jax.Array,
-  indices_BK: jax.Array,
-  *,
-  implementation: str | None = None,
-) -> jax.Array:
-  """Reconstructs raw activations, `Σ_k values · w_dec[indices] + b_dec`.
-
-  Takes any number of latents per row; a repeated one counts each time.
-  """
-  p = sae.params
-  out_BD = ops.sparse_decode(
-    values_BK, indices_BK, p.w_dec_FD, implementation=implementation
-  )
-  return out_BD + p.b_dec_D[None, :]
+  names = ("b_enc_F", "b_dec_D", "threshold_F", "b_mag_F")
+  return dataclasses.replace(params, **{name: fold(name) for name in names})

@@ -17,16 +17,18 @@ from sae_jax import errors
 from sae_jax.sae import dictionary
 
 
-def params_sharding(mesh: jax.sharding.Mesh) -> dictionary.Params:
-  """Latents are split over `latent`; everything is replicated over `data`."""
-  rows = jax.NamedSharding(mesh, jax.P("latent", None))
-  shardings: dict[str, Any] = {
-    "w_enc_FD": rows,
-    "w_dec_FD": rows,
-    "b_enc_F": jax.NamedSharding(mesh, jax.P("latent")),
-    "b_dec_D": jax.NamedSharding(mesh, jax.P()),
-  }
-  return dictionary.Params(**shardings)
+def params_sharding(
+  mesh: jax.sharding.Mesh, params: dictionary.Params | None = None
+) -> dictionary.Params:
+  """Latents are split over `latent`; everything is replicated over `data`.
+
+  Of the arrays that `params` has (it may be abstract); None: a TopK
+  dictionary's.
+  """
+  return jax.tree.map(
+    lambda spec: jax.NamedSharding(mesh, spec),
+    dictionary.partition_specs(params),
+  )
 
 
 def unit_rows(

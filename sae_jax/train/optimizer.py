@@ -194,6 +194,7 @@ def _make_move(config, implementation):
     ops.sphere_adam, b1=config.b1, b2=config.b2, eps=config.eps
   )
   matrix = functools.partial(adam, implementation=implementation)
+  whole = functools.partial(matrix, unit_rows=False)
 
   def vector(row, grad, mu, nu, *scalars):
     # A few kilobytes: one row of a matrix, without a kernel.
@@ -223,12 +224,18 @@ def _make_move(config, implementation):
       "b_enc_F": b_enc,
       "b_dec_D": b_dec,
     }
+    square = w_enc.grad_square + w_dec.grad_square
+    for name in _others(params):
+      move_other = vector if name.endswith("_F") else whole
+      moved[name] = move_other(*old(name))
+      square += jnp.where(
+        first | name.endswith("_F"), moved[name].grad_square, 0
+      )
 
     def new(field):
       arrays = {name: getattr(m, field) for name, m in moved.items()}
       return sae.Params(**arrays)
 
-    square = w_enc.grad_square + w_dec.grad_square
     return new("row_FD"), new("mu_FD"), new("nu_FD"), square
 
   return move
@@ -246,7 +253,22 @@ def square_sum(grads: sae.Params) -> jax.Array:
 
   b_dec = jnp.where(_on_first_shard(), square(grads.b_dec_D), 0)
   matrices = square(grads.w_enc_FD) + square(grads.w_dec_FD)
-  return matrices + square(grads.b_enc_F) + b_dec
+  total = matrices + square(grads.b_enc_F) + b_dec
+  for name in _others(grads):
+    own = square(getattr(grads, name))
+    total += (
+      own if name.endswith("_F") else jnp.where(_on_first_shard(), own, 0)
+    )
+  return total
+
+
+def _others(params: sae.Params) -> list[str]:
+  """The arrays that `params` has besides those of a TopK dictionary."""
+  return [
+    field.name
+    for field in dataclasses.fields(params)
+    if field.default is None and getattr(params, field.name) is not None
+  ]
 
 
 def _on_first_shard():

@@ -182,7 +182,7 @@ def state_sharding(
 ) -> TrainState:
   """Shardings of every array of the state; `params` may be abstract."""
   replicated = jax.NamedSharding(mesh, jax.P())
-  by_params = init.params_sharding(mesh)
+  by_params = init.params_sharding(mesh, params)
   shardings: dict[str, Any] = {
     "step": replicated,
     "params": by_params,
