@@ -39,6 +39,7 @@ class LossSpec:
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None
   recall_target: float | None = None  # None: exact top-k
+  centred: bool = True  # the encoder is given x − b_dec; False: x itself
   data_axis: str | None = None  # mesh axis of the rows
   latent_axis: str | None = None  # mesh axis of the latents
 
@@ -54,7 +55,7 @@ class LossSpec:
 class Report:
   """What a loss evaluation tells besides the loss; scalars are over all shards.
 
-  `fvu` is Σ‖x̂ − x‖² / Σ‖x − x̄‖² with the batch's own mean, `l0` the mean number
+  `fvu` is Σ‖ŷ − y‖² / Σ‖y − ȳ‖² with the batch's own mean, `l0` the mean number
   of values > 0 per row, `auxk` the AuxK term before its coefficient; `redone`
   and `recall` are those of `selection.Selection`.
   """
@@ -77,23 +78,38 @@ def _square_sum(x_BD):
 
 
 def _centred_square_sums(arrays, rows, axis_name):
-  """Σ‖a − ā‖² over all rows of every [B, D] array, in two passes."""
-  sums = _psum([jnp.sum(a_BD, axis=0) for a_BD in arrays], axis_name)
+  """Σ‖a − ā‖² over all rows of every [B, E] array, in two passes."""
+  sums = _psum([jnp.sum(a_BE, axis=0) for a_BE in arrays], axis_name)
   centred = [
-    _square_sum(a_BD - (s_D / rows)[None, :])
-    for a_BD, s_D in zip(arrays, sums, strict=True)
+    _square_sum(a_BE - (s_E / rows)[None, :])
+    for a_BE, s_E in zip(arrays, sums, strict=True)
   ]
   return _psum(centred, axis_name)
 
 
-def _residual(params, values_BK, indices_BK, target_BD, spec):
-  """x̂ − x of all shards; its products with decoder rows if they are free."""
+def _inputs(params, x_BD, target_BE, spec):
+  """What the encoder is given, and what the sum over latents should be."""
+  centred_BE = (x_BD if target_BE is None else target_BE) - params.b_dec_D[None]
+  wanted_BE = centred_BE
+  if params.w_skip_DE is not None:
+    wanted_BE = centred_BE - jnp.dot(
+      x_BD, params.w_skip_DE, precision=lax.Precision.HIGHEST
+    )
+  if not spec.centred:
+    return x_BD, wanted_BE
+  if target_BE is not None:
+    return x_BD - params.b_dec_D[None, :], wanted_BE
+  return centred_BE, wanted_BE
+
+
+def _residual(params, values_BK, indices_BK, wanted_BE, spec):
+  """ŷ − y of all shards; its products with decoder rows if they are free."""
   arrays = (values_BK, indices_BK, params.w_dec_FD)
   how = {"implementation": spec.implementation}
   if spec.latent_axis is None:
-    return ops.residual(*arrays, target_BD, **how)
-  decoded_BD = lax.psum(ops.sparse_decode(*arrays, **how), spec.latent_axis)
-  return decoded_BD - target_BD, None
+    return ops.residual(*arrays, wanted_BE, **how)
+  decoded_BE = lax.psum(ops.sparse_decode(*arrays, **how), spec.latent_axis)
+  return decoded_BE - wanted_BE, None
 
 
 def loss_and_grads(
@@ -103,6 +119,7 @@ def loss_and_grads(
   total_variance: jax.Array,
   spec: LossSpec,
   *,
+  target_BE: jax.Array | None = None,
   k: jax.Array | None = None,
   aux_coefficient: jax.Array | None = None,
 ) -> tuple[jax.Array, Report, dictionary.Params]:
@@ -113,30 +130,31 @@ def loss_and_grads(
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
   latents = params.latents
-  centred_BD = x_BD - params.b_dec_D[None, :]
-  chosen = selection.select(params, centred_BD, spec, k)
+  inputs_BD, wanted_BE = _inputs(params, x_BD, target_BE, spec)
+  target_BE = x_BD if target_BE is None else target_BE
+  chosen = selection.select(params, inputs_BD, spec, k)
   values_BK, indices_BK = chosen.values_BK, chosen.indices_BK
   active_BK = values_BK > 0
 
-  error_BD, dots_BK = _residual(params, values_BK, indices_BK, centred_BD, spec)
+  error_BE, dots_BK = _residual(params, values_BK, indices_BK, wanted_BE, spec)
 
   square_error, active = _psum(
-    (_square_sum(error_BD), jnp.sum(active_BK)), spec.data_axis
+    (_square_sum(error_BE), jnp.sum(active_BK)), spec.data_axis
   )
   active = _psum(active, spec.latent_axis)
-  x_spread, error_spread = _centred_square_sums(
-    [x_BD, error_BD], rows, spec.data_axis
+  target_spread, error_spread = _centred_square_sums(
+    [target_BE, error_BE], rows, spec.data_axis
   )
   per_row = 1 / (rows * total_variance)
-  grad_BD = (2 * per_row) * error_BD
+  grad_BE = (2 * per_row) * error_BE
 
   grads = auxk.LatentGrads(
     *ops.weight_grads(
       values_BK,
       indices_BK,
       params.w_dec_FD,
-      centred_BD,
-      grad_BD,
+      inputs_BD,
+      grad_BE,
       None if dots_BK is None else (2 * per_row) * dots_BK,
       implementation=spec.implementation,
     )
@@ -144,8 +162,8 @@ def loss_and_grads(
   aux, grads = auxk.add_auxk(
     grads,
     params,
-    centred_BD,
-    -error_BD,
+    inputs_BD,
+    -error_BE,
     dead_F,
     error_spread,
     spec,
@@ -158,27 +176,37 @@ def loss_and_grads(
   fired_F = jnp.zeros((latents,), jnp.int32)
   fired_F = fired_F.at[indices_BK].max(active_BK.astype(jnp.int32))
   report = Report(
-    fvu=square_error / x_spread,
+    fvu=square_error / target_spread,
     l0=active / rows,
     auxk=aux,
     redone=chosen.redone,
     recall=chosen.recall,
     fired_F=_psum(fired_F, spec.data_axis) > 0,
   )
-  return loss, report, _finish(grads, params, grad_BD, spec)
+  return loss, report, _finish(grads, params, x_BD, grad_BE, spec)
 
 
-def _finish(grads, params, grad_BD, spec):
-  """Sums over rows, and `b_dec`'s gradient through decoder and encoder."""
-  grads, decoder_D = _psum((grads, jnp.sum(grad_BD, axis=0)), spec.data_axis)
-  encoder_D = jnp.dot(
-    grads.b_enc_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
-  )
+def _finish(grads, params, x_BD, grad_BE, spec):
+  """Sums over rows; what does not belong to a latent has its gradient here.
+
+  That of `b_dec` comes through the decoder, and the encoder if it is centred.
+  """
+  grads, b_dec_E = _psum((grads, jnp.sum(grad_BE, axis=0)), spec.data_axis)
+  if spec.centred:
+    encoder_D = jnp.dot(
+      grads.b_enc_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
+    )
+    b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
+  skip_DE = None
+  if params.w_skip_DE is not None:
+    skip_DE = jnp.dot(x_BD.T, grad_BE, precision=lax.Precision.HIGHEST)
+    skip_DE = _psum(skip_DE, spec.data_axis)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
     w_dec_FD=grads.w_dec_FD,
     b_enc_F=grads.b_enc_F,
-    b_dec_D=decoder_D - _psum(encoder_D, spec.latent_axis),
+    b_dec_D=b_dec_E,
+    w_skip_DE=skip_DE,
   )
 
 
@@ -189,10 +217,11 @@ def sae_loss(
   dead_F: jax.Array,
   total_variance: jax.Array,
   spec: LossSpec,
+  target_BE: jax.Array | None = None,
 ) -> tuple[jax.Array, Report]:
   """Reconstruction error plus AuxK, differentiable in `params` only.
 
-  `mean_b ‖x̂ − x‖² / total_variance + aux_coefficient · auxk`. The first term is
+  `mean_b ‖ŷ − y‖² / total_variance + aux_coefficient · auxk`. The first term is
   the fraction of the data set's variance that is left unexplained, as in Gao
   et al. 2024 (their code divides by the variance of a sample); the second is
   App. A.2, see `auxk.add_auxk`. The gradient is that of dense autograd, at
@@ -202,19 +231,22 @@ def sae_loss(
     params: this shard's parameters, float32 (or float64).
     x_BD: this shard's rows, scaled, in the parameters' dtype.
     dead_F: which of this shard's latents AuxK may use (bool).
-    total_variance: Σ_D of the scaled activations' variance, over the data set.
+    total_variance: Σ_E of the scaled targets' variance, over the data set.
     spec: constants, and the mesh axes when run inside `shard_map`.
+    target_BE: y, what x is decoded to, scaled; None: x itself.
 
   Returns:
     The loss, the same on every shard, and the `Report`.
   """
-  loss, report, _ = loss_and_grads(params, x_BD, dead_F, total_variance, spec)
+  loss, report, _ = loss_and_grads(
+    params, x_BD, dead_F, total_variance, spec, target_BE=target_BE
+  )
   return loss, report
 
 
-def _forward(params, x_BD, dead_F, total_variance, spec):
+def _forward(params, x_BD, dead_F, total_variance, spec, target_BE=None):
   loss, report, grads = loss_and_grads(
-    params, x_BD, dead_F, total_variance, spec
+    params, x_BD, dead_F, total_variance, spec, target_BE=target_BE
   )
   return (loss, report), grads
 
@@ -222,7 +254,8 @@ def _forward(params, x_BD, dead_F, total_variance, spec):
 def _backward(spec, grads, cotangents):
   del spec
   grad_loss, _ = cotangents
-  return jax.tree.map(lambda g: grad_loss * g, grads), None, None, None
+  grads = jax.tree.map(lambda g: grad_loss * g, grads)
+  return grads, None, None, None, None
 
 
 sae_loss.defvjp(_forward, _backward)

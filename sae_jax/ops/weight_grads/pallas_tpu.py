@@ -35,7 +35,7 @@ def weight_grads(
   del dots_BK
   latents, width = w_dec_FD.shape
   sources = [gather_sums_tpu.row_tiles(a) for a in (x_BD, grad_BD)]
-  widths = [width, width, gather_sums_kernel.LANES]
+  widths = [x_BD.shape[1], width, gather_sums_kernel.LANES]
   sizes = gather_sums_tpu.sizes_for(sources, [width], widths)
   pairs = active_pairs.by_latent(
     values_BK.astype(jnp.float32), indices_BK, latents, sizes.chunk
