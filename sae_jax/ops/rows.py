@@ -47,3 +47,21 @@ def fold_chunks(
   _, body, rest, left = _split(arrays, chunk)
   carry, _ = lax.scan(lambda c, a: (f(c, *a), None), carry, body)
   return f(carry, *rest) if left else carry
+
+
+def scan_chunks(
+  f: Callable[..., tuple[Any, Any]],
+  carry: Any,
+  chunk: int,
+  *arrays: jax.Array,
+) -> tuple[Any, Any]:
+  """`carry, out = f(carry, *rows)` over chunks in order; outs concatenated."""
+  if arrays[0].shape[0] <= chunk:
+    return f(carry, *arrays)
+  full, body, rest, left = _split(arrays, chunk)
+  carry, out = lax.scan(lambda c, a: f(c, *a), carry, body)
+  out = jax.tree.map(lambda a: a.reshape(full * chunk, *a.shape[2:]), out)
+  if not left:
+    return carry, out
+  carry, last = f(carry, *rest)
+  return carry, jax.tree.map(lambda a, b: lax.concatenate([a, b], 0), out, last)

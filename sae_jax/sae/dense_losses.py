@@ -1,0 +1,291 @@
+# Copyright 2026 The sae_jax authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loss where any number of latents may be active, with gradient.
+
+JumpReLU, L1-ReLU and gated dictionaries (`dense_kinds`). All products are dense
+and a chunk of rows at a time, forward and backward together: no more of [B, F]
+is ever held. Runs on one device or as one shard inside `shard_map`, as
+`losses` does. Across shards travel, in bytes of a step and a shard of R rows
+and N latents,
+
+    latent > 1   4 R D          x̂; twice that of gated ones
+    data > 1     4 N (2 D + 6)  gradients and sums over rows, at most
+    any mesh     4 (5 D + 16)   means, b_dec's gradient, scalars
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sae_jax.ops import rows as rows_lib
+from sae_jax.ops.topk_encode import reference
+from sae_jax.sae import auxk, dense_kinds, dictionary, losses
+
+_CPU_ROWS = 512
+# Pre-activations of one chunk on accelerators, in elements: 256 MiB. A chunk
+# reads and writes 20 bytes per weight pair for 10 products per row.
+_CHUNK_ELEMENTS = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DenseSpec:
+  """What is fixed when the loss is compiled; see `SaeConfig`."""
+
+  activation: str  # one of `dense_kinds.KINDS`
+  sparsity: float
+  target_l0: float | None
+  bandwidth: float
+  pre_act: float
+  aux_k: int
+  aux_coefficient: float
+  sources: int = 1  # of a crosscoder
+  matmul_dtype: str | None = None  # None: the dtype of the inputs
+  implementation: str | None = None  # says how many rows a chunk has
+  data_axis: str | None = None  # mesh axis of the rows
+  latent_axis: str | None = None  # mesh axis of the latents
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Sums:
+  """Sums over rows, of this shard's latents."""
+
+  grads: auxk.LatentGrads
+  of_kind: dict[str, jax.Array]  # see `dense_kinds.Kind.sums`
+  square_error: jax.Array
+  frozen_error: jax.Array  # of reconstructions with a frozen decoder
+  active: jax.Array
+  fired_F: jax.Array  # int32
+
+
+def loss_and_grads(
+  params: dictionary.Params,
+  x_BD: jax.Array,
+  target_BE: jax.Array | None,
+  dead_F: jax.Array,
+  total_variance: jax.Array,
+  spec: DenseSpec,
+  *,
+  sparsity: jax.Array | None = None,
+  aux_coefficient: jax.Array | None = None,
+) -> tuple[jax.Array, losses.Report, dictionary.Params]:
+  """The loss, its report and its gradient.
+
+  `mean_b ‖x̂ − y‖² / total_variance`, the kind's charge for sparsity (of gated
+  ones also the error of the gate's own reconstruction) and AuxK times its
+  coefficient. Values are charged in units of √total_variance, so that λ means
+  the same at every width and scale. The gradient is that of dense autograd,
+  with the straight-through estimates of `dense_kinds`.
+
+  Args:
+    params: this shard's parameters, float32 (or float64).
+    x_BD: this shard's rows, scaled, in the parameters' dtype.
+    target_BE: what is decoded to, of a transcoder, whose input is not centred;
+      None: x.
+    dead_F: which of this shard's latents are dead (bool).
+    total_variance: Σ of the scaled target's variance, over the data set.
+    spec: constants, and the mesh axes when run inside `shard_map`.
+    sparsity: λ at this step; None: the spec's.
+    aux_coefficient: takes the place of the spec's, which is then not 0.
+
+  Returns:
+    The loss, the same on every shard, the report and the gradient.
+  """
+  rows = _psum(x_BD.shape[0], spec.data_axis)
+  centred = target_BE is None
+  target_BE = x_BD if target_BE is None else target_BE
+  input_BD = x_BD - params.b_dec_D[None, :] if centred else x_BD
+  rest_BE = input_BD if centred else target_BE - params.b_dec_D[None, :]
+  if params.w_skip_DE is not None:
+    rest_BE = rest_BE - jnp.dot(
+      x_BD, params.w_skip_DE, precision=lax.Precision.HIGHEST
+    )
+  costs = _costs(params, dead_F, rows, total_variance, spec, sparsity)
+  per_square = costs.per_row / total_variance
+
+  sums, error_BE = _over_rows(
+    params, input_BD, rest_BE, costs, 2 * per_square, spec
+  )
+  target_spread, error_spread = _centred_square_sums(
+    [target_BE, error_BE], rows, spec.data_axis
+  )
+  aux, grads = auxk.add_auxk(
+    sums.grads,
+    params,
+    input_BD,
+    -error_BE,
+    dead_F,
+    error_spread,
+    spec,
+    aux_coefficient,
+  )
+  sums = _psum(dataclasses.replace(sums, grads=grads), spec.data_axis)
+  l0 = _psum(sums.active, spec.latent_axis) * costs.per_row
+  charge = dense_kinds.KINDS[spec.activation].charge(
+    params, costs, sums.of_kind, l0
+  )
+  weight = spec.aux_coefficient if aux_coefficient is None else aux_coefficient
+  charged = _psum(jnp.sum(charge.of_latents_F), spec.latent_axis)
+  loss = (sums.square_error + sums.frozen_error) * per_square
+  loss = loss + charged + charge.of_all + weight * aux
+  report = losses.Report(
+    fvu=sums.square_error / target_spread,
+    l0=l0,
+    auxk=aux,
+    redone=jnp.zeros((), jnp.int32),
+    recall=jnp.ones(()),
+    fired_F=sums.fired_F > 0,
+  )
+  grad_BE = (2 * per_square) * error_BE
+  skip_BD = None if params.w_skip_DE is None else x_BD
+  return (
+    loss,
+    report,
+    _finish(params, sums, charge, grad_BE, skip_BD, centred, spec),
+  )
+
+
+def _costs(params, dead_F, rows, total_variance, spec, sparsity):
+  dtype = params.w_enc_FD.dtype
+  sparsity = spec.sparsity if sparsity is None else sparsity
+  norm_F1 = _source_norms(params.w_dec_FD, spec.sources)
+  return dense_kinds.Costs(
+    sparsity=jnp.asarray(sparsity, dtype),
+    per_row=1 / jnp.asarray(rows, dtype),
+    unit=jnp.sqrt(jnp.asarray(total_variance, dtype)),
+    norm_F=jnp.sum(norm_F1, axis=(1, 2)),
+    dead_F=dead_F,
+    bandwidth=spec.bandwidth,
+    target_l0=spec.target_l0,
+    pre_act=spec.pre_act,
+  )
+
+
+def _by_source(w_dec_FD, sources):
+  return w_dec_FD.reshape(len(w_dec_FD), sources, -1)
+
+
+def _source_norms(w_dec_FD, sources):
+  """‖d_j^m‖, [F, M, 1]."""
+  by_source = _by_source(w_dec_FD, sources)
+  return jnp.linalg.norm(by_source, axis=2, keepdims=True)
+
+
+def _over_rows(params, input_BD, rest_BE, costs, slope, spec):
+  """Sums over this shard's rows, and the error x̂ − y [B, E] of all latents."""
+  kind = dense_kinds.KINDS[spec.activation]
+  grads = auxk.LatentGrads(params.w_enc_FD, params.w_dec_FD, params.b_enc_F)
+  nothing = jnp.zeros((), input_BD.dtype)
+  zeros_F = jnp.zeros_like(params.b_enc_F)
+  sums = _Sums(
+    grads=jax.tree.map(jnp.zeros_like, grads),
+    of_kind={name: zeros_F for name in kind.sums},
+    square_error=nothing,
+    frozen_error=nothing,
+    active=nothing,
+    fired_F=jnp.zeros(zeros_F.shape, jnp.int32),
+  )
+  chunk = max(8, _CHUNK_ELEMENTS // params.latents)
+  return rows_lib.scan_chunks(
+    _row_step(params, kind, costs, slope, spec),
+    sums,
+    _CPU_ROWS if spec.implementation == "cpu" else chunk,
+    input_BD,
+    rest_BE,
+  )
+
+
+def _row_step(params, kind, costs, slope, spec):
+  """Forward and backward of a chunk of rows (axis R): both need its [R, F]."""
+  wide = params.w_enc_FD.dtype
+  dtype = spec.matmul_dtype or wide
+  enc_FD, dec_FE = params.w_enc_FD.astype(dtype), params.w_dec_FD.astype(dtype)
+
+  def product(a, b, contract):
+    return lax.dot_general(
+      a.astype(dtype),
+      b.astype(dtype),
+      (contract, ((), ())),
+      precision=lax.Precision.HIGHEST,
+      preferred_element_type=wide,
+    )
+
+  def add_rows(sums, input_RD, rest_RE):
+    dots_RF = reference.products(input_RD.astype(dtype), enc_FD)
+    values, backward = kind.forward(params, costs, dots_RF)
+    decoded = [product(v_RF, dec_FE, ((1,), (0,))) for v_RF in values]
+    errors = [o_RE - rest_RE for o_RE in _psum(decoded, spec.latent_axis)]
+    slopes = [slope * e_RE for e_RE in errors]
+    grad_RF, of_kind = backward(
+      *(product(s_RE, dec_FE, ((1,), (1,))) for s_RE in slopes)
+    )
+    squares = [jnp.sum(jnp.sum(e_RE * e_RE, axis=1)) for e_RE in errors]
+    active_RF = values[0] > 0
+    added = _Sums(
+      grads=auxk.LatentGrads(
+        w_enc_FD=product(grad_RF, input_RD, ((0,), (0,))),
+        w_dec_FD=product(values[0], slopes[0], ((0,), (0,))),
+        b_enc_F=of_kind["b_enc_F"],
+      ),
+      of_kind={name: of_kind[name] for name in kind.sums},
+      square_error=squares[0],
+      frozen_error=sum(squares[1:], jnp.zeros((), wide)),
+      active=jnp.sum(active_RF, dtype=jnp.int32).astype(wide),
+      fired_F=jnp.any(active_RF, axis=0).astype(jnp.int32),
+    )
+    return jax.tree.map(jnp.add, sums, added), errors[0]
+
+  return add_rows
+
+
+def _finish(params, sums, charge, grad_BE, skip_BD, centred, spec):
+  """The gradient: what is charged on the decoder's norms, b_dec's, the skip's."""
+  grads = sums.grads
+  w_dec_FD = grads.w_dec_FD
+  if charge.norm_F is not None:
+    w_dec_FD = w_dec_FD + _norm_grads(params, charge.norm_F, spec.sources)
+  b_dec_D = _psum(jnp.sum(grad_BE, axis=0), spec.data_axis)
+  if centred:
+    pull_F = dense_kinds.encoder_pull(params, grads.b_enc_F, sums.of_kind)
+    encoder_D = jnp.dot(
+      pull_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
+    )
+    b_dec_D = b_dec_D - _psum(encoder_D, spec.latent_axis)
+  skip_DE = None
+  if skip_BD is not None:
+    skip_DE = _psum(
+      jnp.dot(skip_BD.T, grad_BE, precision=lax.Precision.HIGHEST),
+      spec.data_axis,
+    )
+  return dictionary.Params(
+    w_enc_FD=grads.w_enc_FD,
+    w_dec_FD=w_dec_FD,
+    b_enc_F=grads.b_enc_F,
+    b_dec_D=b_dec_D,
+    w_skip_DE=skip_DE,
+    **charge.grads,
+  )
+
+
+def _norm_grads(params, grad_F, sources):
+  """Of Σ_m ‖d^m‖, times `grad_F`; zero where a norm is."""
+  by_source = _by_source(params.w_dec_FD, sources)
+  norms = _source_norms(params.w_dec_FD, sources)
+  unit = jnp.where(norms > 0, by_source / jnp.where(norms > 0, norms, 1), 0)
+  return (grad_F[:, None, None] * unit).reshape(params.w_dec_FD.shape)
+
+
+def _psum(tree, axis_name):
+  return tree if axis_name is None else lax.psum(tree, axis_name)
+
+
+def _centred_square_sums(arrays, rows, axis_name):
+  """Σ‖a − ā‖² over all rows of every [B, D] array, in two passes."""
+  sums = _psum([jnp.sum(a_BD, axis=0) for a_BD in arrays], axis_name)
+  centred = [
+    a_BD - (s_D / rows)[None, :] for a_BD, s_D in zip(arrays, sums, strict=True)
+  ]
+  squares = [jnp.sum(jnp.sum(c_BD * c_BD, axis=1)) for c_BD in centred]
+  return _psum(squares, axis_name)
