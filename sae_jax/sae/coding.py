@@ -17,7 +17,7 @@ from sae_jax import errors, ops
 from sae_jax.ops.topk_encode import reference
 from sae_jax.sae import dictionary
 
-_EPS = 1e-5  # of the layer norm, beside the deviation
+_EPS = 1e-5  # added to the deviation that rows are divided by, not back
 _ROWS = 256  # whose dense scores are held at once
 _PLACES = 16  # places for active latents are given in multiples of this
 
@@ -84,15 +84,14 @@ def centre(sae: dictionary.Sae, x_BD: jax.Array) -> jax.Array:
   x_BD = x_BD.astype(jnp.float32)
   if sae.layer_norm:
     mean_B1, deviation_B1 = _moments(x_BD)
-    x_BD = (x_BD - mean_B1) / deviation_B1
+    x_BD = (x_BD - mean_B1) / (deviation_B1 + _EPS)
   return x_BD - sae.params.b_dec_D[None, :] if sae.centred else x_BD
 
 
 def _moments(x_BD):
-  # OpenAI's dictionaries divide by the unbiased deviation and an epsilon.
+  # The unbiased deviation, as in openai/sparse_autoencoder, `model.py: LN`.
   mean_B1 = jnp.mean(x_BD, axis=1, keepdims=True)
-  deviation_B1 = jnp.std(x_BD, axis=1, keepdims=True, ddof=1)
-  return mean_B1, deviation_B1 + _EPS
+  return mean_B1, jnp.std(x_BD, axis=1, keepdims=True, ddof=1)
 
 
 def _bias(sae):
