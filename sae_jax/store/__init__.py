@@ -7,6 +7,9 @@ from sae_jax.store.arrays import write_arrays as write_arrays
 from sae_jax.store.arrays import write_blocks as write_blocks
 from sae_jax.store.difference import Difference as Difference
 from sae_jax.store.difference import difference as difference
+from sae_jax.store.joined import Joined as Joined
+from sae_jax.store.joined import Source as Source
+from sae_jax.store.joined import joined as joined
 from sae_jax.store.layout import Manifest as Manifest
 from sae_jax.store.reader import Context as Context
 from sae_jax.store.reader import Store as Store
