@@ -41,6 +41,7 @@ class DenseSpec:
   aux_k: int
   aux_coefficient: float
   sources: int = 1  # of a crosscoder
+  centred: bool = True  # the encoder is given x − b_dec; False: x itself
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None  # says how many rows a chunk has
   data_axis: str | None = None  # mesh axis of the rows
@@ -63,17 +64,17 @@ class _Sums:
 def loss_and_grads(
   params: dictionary.Params,
   x_BD: jax.Array,
-  target_BE: jax.Array | None,
   dead_F: jax.Array,
   total_variance: jax.Array,
   spec: DenseSpec,
   *,
+  target_BE: jax.Array | None = None,
   sparsity: jax.Array | None = None,
   aux_coefficient: jax.Array | None = None,
 ) -> tuple[jax.Array, losses.Report, dictionary.Params]:
   """The loss, its report and its gradient.
 
-  `mean_b ‖x̂ − y‖² / total_variance`, the kind's charge for sparsity (of gated
+  `mean_b ‖ŷ − y‖² / total_variance`, the kind's charge for sparsity (of gated
   ones also the error of the gate's own reconstruction) and AuxK times its
   coefficient. Values are charged in units of √total_variance, so that λ means
   the same at every width and scale. The gradient is that of dense autograd,
@@ -82,11 +83,10 @@ def loss_and_grads(
   Args:
     params: this shard's parameters, float32 (or float64).
     x_BD: this shard's rows, scaled, in the parameters' dtype.
-    target_BE: what is decoded to, of a transcoder, whose input is not centred;
-      None: x.
     dead_F: which of this shard's latents are dead (bool).
     total_variance: Σ of the scaled target's variance, over the data set.
     spec: constants, and the mesh axes when run inside `shard_map`.
+    target_BE: y, what x is decoded to, scaled; None: x itself.
     sparsity: λ at this step; None: the spec's.
     aux_coefficient: takes the place of the spec's, which is then not 0.
 
@@ -94,10 +94,9 @@ def loss_and_grads(
     The loss, the same on every shard, the report and the gradient.
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
-  centred = target_BE is None
   target_BE = x_BD if target_BE is None else target_BE
-  input_BD = x_BD - params.b_dec_D[None, :] if centred else x_BD
-  rest_BE = input_BD if centred else target_BE - params.b_dec_D[None, :]
+  input_BD = x_BD - params.b_dec_D[None, :] if spec.centred else x_BD
+  rest_BE = target_BE - params.b_dec_D[None, :]
   if params.w_skip_DE is not None:
     rest_BE = rest_BE - jnp.dot(
       x_BD, params.w_skip_DE, precision=lax.Precision.HIGHEST
@@ -139,12 +138,7 @@ def loss_and_grads(
     fired_F=sums.fired_F > 0,
   )
   grad_BE = (2 * per_square) * error_BE
-  skip_BD = None if params.w_skip_DE is None else x_BD
-  return (
-    loss,
-    report,
-    _finish(params, sums, charge, grad_BE, skip_BD, centred, spec),
-  )
+  return loss, report, _finish(params, sums, charge, x_BD, grad_BE, spec)
 
 
 def _costs(params, dead_F, rows, total_variance, spec, sparsity):
@@ -174,7 +168,7 @@ def _source_norms(w_dec_FD, sources):
 
 
 def _over_rows(params, input_BD, rest_BE, costs, slope, spec):
-  """Sums over this shard's rows, and the error x̂ − y [B, E] of all latents."""
+  """Sums over this shard's rows, and the error ŷ − y [B, E] of all latents."""
   kind = dense_kinds.KINDS[spec.activation]
   grads = auxk.LatentGrads(params.w_enc_FD, params.w_dec_FD, params.b_enc_F)
   nothing = jnp.zeros((), input_BD.dtype)
@@ -240,30 +234,28 @@ def _row_step(params, kind, costs, slope, spec):
   return add_rows
 
 
-def _finish(params, sums, charge, grad_BE, skip_BD, centred, spec):
-  """The gradient: what is charged on the decoder's norms, b_dec's, the skip's."""
+def _finish(params, sums, charge, x_BD, grad_BE, spec):
+  """The whole gradient; what does not belong to a latent has its own here."""
   grads = sums.grads
   w_dec_FD = grads.w_dec_FD
   if charge.norm_F is not None:
     w_dec_FD = w_dec_FD + _norm_grads(params, charge.norm_F, spec.sources)
-  b_dec_D = _psum(jnp.sum(grad_BE, axis=0), spec.data_axis)
-  if centred:
+  b_dec_E = _psum(jnp.sum(grad_BE, axis=0), spec.data_axis)
+  if spec.centred:
     pull_F = dense_kinds.encoder_pull(params, grads.b_enc_F, sums.of_kind)
     encoder_D = jnp.dot(
       pull_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
     )
-    b_dec_D = b_dec_D - _psum(encoder_D, spec.latent_axis)
+    b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
   skip_DE = None
-  if skip_BD is not None:
-    skip_DE = _psum(
-      jnp.dot(skip_BD.T, grad_BE, precision=lax.Precision.HIGHEST),
-      spec.data_axis,
-    )
+  if params.w_skip_DE is not None:
+    skip_DE = jnp.dot(x_BD.T, grad_BE, precision=lax.Precision.HIGHEST)
+    skip_DE = _psum(skip_DE, spec.data_axis)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
     w_dec_FD=w_dec_FD,
     b_enc_F=grads.b_enc_F,
-    b_dec_D=b_dec_D,
+    b_dec_D=b_dec_E,
     w_skip_DE=skip_DE,
     **charge.grads,
   )

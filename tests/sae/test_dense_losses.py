@@ -3,7 +3,6 @@
 """JumpReLU, L1-ReLU and gated losses against dense autograd, in float64."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from sae_jax import mesh, sae
-from sae_jax.sae import dense_losses, init
+from sae_jax.sae import dense_kinds, dense_losses, losses
 
 B, D, E, F = 24, 6, 10, 32
 VARIANCE = 3.7
@@ -76,11 +75,11 @@ def _jump_backward(kept, slope):
 _jump.defvjp(_jump_forward, _jump_backward)
 
 
-def dense_loss(params, x_BD, target_BE, dead_F, spec):
+def dense_loss(params, x_BD, dead_F, target_BE, spec):
   """The definition, written densely and differentiated by autograd."""
   frozen = jax.lax.stop_gradient
   p = params
-  centred_BD = x_BD - p.b_dec_D[None] if target_BE is None else x_BD
+  centred_BD = x_BD - p.b_dec_D[None] if spec.centred else x_BD
   y_BE = x_BD if target_BE is None else target_BE
   skip_BE = 0 if p.w_skip_DE is None else x_BD @ p.w_skip_DE
   dots_BF = centred_BD @ p.w_enc_FD.T
@@ -153,66 +152,82 @@ def _problem(spec, *, transcoder=False):
   params = sae.Params(**{n: jnp.asarray(a) for n, a in arrays.items()})
   x_BD = jnp.asarray(1.5 * rng.normal(size=(B, D)))
   target_BE = jnp.asarray(rng.normal(size=(B, E))) if transcoder else None
-  return params, x_BD, target_BE, jnp.asarray(rng.random(F) < 0.4)
+  return params, x_BD, jnp.asarray(rng.random(F) < 0.4), target_BE
 
 
-def _on(shape, spec):
+def _run(spec, params, x_BD, dead_F, target_BE, data=1, latent=1):
   """`loss_and_grads` on a mesh (1, data, latent)."""
-  _, data, latent = shape
-  if data * latent == 1:
-    return jax.jit(functools.partial(dense_losses.loss_and_grads, spec=spec))
-  on = mesh.make(
-    mesh.MeshConfig(data=data, latent=latent),
-    jax.devices()[: data * latent],
-  )
   spec = dataclasses.replace(
     spec,
     data_axis="data" if data > 1 else None,
     latent_axis="latent" if latent > 1 else None,
   )
 
-  def call(params, x_BD, target_BE, dead_F, variance):
-    by_params = sae.partition_specs(params)
-    report = dense_losses.losses.Report(*[jax.P()] * 5, jax.P("latent"))
-    rows = jax.P("data", None)
-    return jax.jit(
-      jax.shard_map(
-        functools.partial(dense_losses.loss_and_grads, spec=spec),
-        mesh=on,
-        in_specs=(by_params, rows, rows, jax.P("latent"), jax.P()),
-        out_specs=(jax.P(), report, by_params),
-        check_vma=False,
-      )
-    )(params, x_BD, target_BE, dead_F, variance)
+  def call(params, x_BD, dead_F, target_BE):
+    return dense_losses.loss_and_grads(
+      params, x_BD, dead_F, jnp.float64(VARIANCE), spec, target_BE=target_BE
+    )
 
-  assert init.params_sharding(on)
-  return call
+  if data * latent > 1:
+    by_params, rows = sae.partition_specs(params), jax.P("data", None)
+    report = losses.Report(*[jax.P()] * 5, jax.P("latent"))
+    call = jax.shard_map(
+      call,
+      mesh=mesh.make(
+        mesh.MeshConfig(data=data, latent=latent),
+        jax.devices()[: data * latent],
+      ),
+      in_specs=(by_params, rows, jax.P("latent"), rows),
+      out_specs=(jax.P(), report, by_params),
+      check_vma=False,
+    )
+  return jax.jit(call)(params, x_BD, dead_F, target_BE)
 
 
-def _assert_dense(found, params, x_BD, target_BE, dead_F, spec):
+def _assert_dense(found, spec, problem):
   loss, report, grads = found
-  (expected, dense), dense_grads = DENSE(params, x_BD, target_BE, dead_F, spec)
+  (expected, dense), dense_grads = DENSE(*problem, spec)
   # Float64: sums of at most B·F = 768 terms of size ~10.
   np.testing.assert_allclose(loss, expected, rtol=1e-12)
   for name in ("fvu", "l0", "auxk"):
     np.testing.assert_allclose(getattr(report, name), dense[name], rtol=1e-11)
   np.testing.assert_array_equal(report.fired_F, dense["fired_F"])
-  found = dataclasses.asdict(grads)
-  wanted = dataclasses.asdict(dense_grads)
-  assert [n for n in found if found[n] is None] == [
-    n for n in wanted if wanted[n] is None
-  ]
-  for name in (n for n in found if found[n] is not None):
-    size = float(jnp.abs(wanted[name]).max())
-    assert size > 0, name
+  assert jax.tree.structure(grads) == jax.tree.structure(dense_grads)
+  for field in dataclasses.fields(grads):
+    wanted = getattr(dense_grads, field.name)
+    if wanted is None:
+      continue
+    size = float(jnp.abs(wanted).max())
+    assert size > 0, field.name
     np.testing.assert_allclose(
-      found[name], wanted[name], rtol=0, atol=1e-11 * size, err_msg=name
+      getattr(grads, field.name),
+      wanted,
+      rtol=0,
+      atol=1e-11 * size,
+      err_msg=field.name,
     )
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_gradient_is_dense_autograd_s(name):
+  spec = SPECS[name]
   with jax.enable_x64(True):
-    problem = _problem(SPECS[name])
-    found = _on((1, 1, 1), SPECS[name])(*problem, jnp.asarray(VARIANCE))
-    _assert_dense(found, *problem, SPECS[name])
+    problem = _problem(spec)
+    _assert_dense(_run(spec, *problem), spec, problem)
+
+
+@pytest.mark.parametrize("activation", dense_kinds.KINDS)
+def test_a_transcoder_s_gradient_is_dense_autograd_s(activation):
+  spec = dataclasses.replace(BASE, activation=activation, centred=False)
+  with jax.enable_x64(True):
+    problem = _problem(spec, transcoder=True)
+    _assert_dense(_run(spec, *problem), spec, problem)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (1, 8), (2, 4)])
+@pytest.mark.parametrize("name", ["relu_sources", "gated", "jumprelu_target"])
+def test_every_mesh_has_the_same_gradient(name, shape):
+  spec = SPECS[name]
+  with jax.enable_x64(True):
+    problem = _problem(spec)
+    _assert_dense(_run(spec, *problem, *shape), spec, problem)
