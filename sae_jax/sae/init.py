@@ -6,7 +6,6 @@ Values depend on the seed and the latent's number only, never on the mesh.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,62 +83,6 @@ def init_params(
     )
 
   return create(np.asarray(b_dec_D, np.float32))
-
-
-def from_dictionary(
-  source: dictionary.Sae, scale: float, mesh: jax.sharding.Mesh
-) -> dictionary.Params:
-  """Parameters for `scale · x` of a dictionary that takes raw x.
-
-  The inverse of `dictionary.fold_scale`. Decoder rows that are not of norm 1
-  (to 1e-5; the others stay what they are to the bit) are made so, with what
-  they lose given to the encoder: a latent adds the same to the reconstruction,
-  wherever it is active. Of arrays that are memory maps, a host reads the rows
-  of its own devices only.
-
-  Raises:
-    errors.InputError: a decoder row is zero or a weight is not finite, or the
-      latents do not divide evenly over the mesh.
-  """
-  check_shards(source.latents, mesh.shape["latent"])
-  host: Any = jax.tree.map(np.asarray, source.params)
-
-  def norms(index) -> np.ndarray:
-    norm_N = np.linalg.norm(_rows(host.w_dec_FD, index), axis=1)
-    zero = np.flatnonzero(norm_N == 0)
-    if zero.size:
-      raise errors.InputError(
-        "the dictionary to start from: decoder row"
-        f" {(index[0].start or 0) + int(zero[0])} is zero, which has no"
-        " direction; remove such latents"
-      )
-    return np.where(np.abs(norm_N - 1) <= 1e-5, np.float32(1), norm_N)
-
-  make: dict[str, Any] = {
-    "w_enc_FD": lambda i: _rows(host.w_enc_FD, i) * norms(i)[:, None],
-    "w_dec_FD": lambda i: _rows(host.w_dec_FD, i) / norms(i)[:, None],
-    "b_enc_F": lambda i: _rows(host.b_enc_F, i) * np.float32(scale) * norms(i),
-    "b_dec_D": lambda i: _rows(host.b_dec_D, i) * np.float32(scale),
-  }
-  return jax.tree.map(
-    lambda array, sharding, part: jax.make_array_from_callback(
-      array.shape, sharding, part
-    ),
-    host,
-    params_sharding(mesh),
-    dictionary.Params(**make),
-  )
-
-
-def _rows(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
-  """A part of one of the dictionary's arrays, contiguous, float32."""
-  part = np.ascontiguousarray(array[index], np.float32)
-  if not np.isfinite(part).all():
-    raise errors.InputError(
-      "the dictionary to start from holds NaN or infinity; train it again, or"
-      " export it again from its last good checkpoint"
-    )
-  return part
 
 
 def check_shards(latents: int, shards: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 from sae_jax import errors, sae, stream
 from sae_jax import mesh as mesh_lib
+from sae_jax.train import normalize
 from sae_jax.train import optimizer as optimizer_lib
 
 
@@ -35,6 +36,11 @@ class TrainConfig:
   # A store paired with `store`, such as the base model's: the dictionary is of
   # the differences `store` − `minus`.
   minus: str = ""
+  # What is done to rows first. "scale": one factor for all that makes the mean
+  # square norm D. "centre": the mean is subtracted, too. "standardize": each
+  # dimension is divided by its deviation, besides. The dictionary that is
+  # exported takes raw rows, whatever is chosen here.
+  normalize: str = "scale"
   # A train run or SAE to start from instead of random rows: latent i stays
   # latent i. Only the dictionary is taken; the optimizer starts afresh.
   init_from: str = ""
@@ -81,6 +87,10 @@ class TrainConfig:
         f"keep_every={self.keep_every} is not a multiple of"
         f" checkpoint_every={self.checkpoint_every}; only what is saved can be"
         " kept"
+      )
+    if self.normalize not in normalize.KINDS:
+      raise errors.InputError(
+        f"normalize={self.normalize!r}: choose one of {normalize.KINDS}"
       )
     if self.sweep:
       _check_sweep(self)

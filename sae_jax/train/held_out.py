@@ -16,13 +16,14 @@ import numpy as np
 from jax import lax
 
 from sae_jax import sae, store
-from sae_jax.sae import init, losses
+from sae_jax.sae import init, losses, treatment
 from sae_jax.train import config as config_lib
+from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
 _BATCHES = 4
 
-Look = Callable[[sae.Params, jax.Array], dict[str, jax.Array]]
+Look = Callable[[state_lib.Trained], dict[str, jax.Array]]
 
 
 def rows(
@@ -55,24 +56,24 @@ def rows(
 def make_look(
   config: sae.SaeConfig, x_NBD: jax.Array | None, mesh: jax.sharding.Mesh
 ) -> Look:
-  """Returns `look(params, scale) -> {"eval/fvu", "eval/l0"}` on `rows`.
+  """Returns `look(trained) -> {"eval/fvu", "eval/l0"}` on `rows`.
 
   `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖². Without rows
   the look is {}.
   """
   if x_NBD is None:
-    return lambda params, scale: {}
+    return lambda part: {}
   measure = _sharded_measure(config, mesh, x_NBD.shape[2])
 
   @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
-  def look(params, scale, x_NBD):
+  def look(part, x_NBD):
     def one(x_BD):
-      return measure(params, x_BD.astype(jnp.float32) * scale)
+      return measure(part.params, treatment.apply(part.inputs, x_BD))
 
     fvu_N, l0_N = lax.map(one, x_NBD)
     return {"eval/fvu": jnp.mean(fvu_N), "eval/l0": jnp.mean(l0_N)}
 
-  return lambda params, scale: look(params, scale, x_NBD)
+  return lambda part: look(part, x_NBD)
 
 
 def _sharded_measure(config, mesh, d_model):

@@ -74,7 +74,7 @@ def one(
     train_step=step_lib.make_train_step(
       config.sae, config.optimizer, mesh, d_model=d_model, steps=config.steps
     ),
-    look=lambda state: look(state.params, state.scale),
+    look=lambda state: look(state_lib.trained(state)),
     records=lambda directory, first, _: records_lib.One(
       config, directory, first
     ),
@@ -116,7 +116,7 @@ def sweep(
   def export(state_S, directory):
     for i, member in enumerate(members):
       dictionary = state_lib.dictionary(
-        *stack.member((state_S.params, state_S.scale), i),
+        stack.member(state_lib.trained(state_S), i),
         member.sae,
         metadata | {"hook_name": member.hook},
       )
@@ -173,9 +173,9 @@ def _look_at_all(
     return jax.tree.map(lambda *scalars: jnp.stack(scalars), *found)
 
   def look(state_S):
-    params_S = state_S.params, state_S.scale
+    part_S = state_lib.trained(state_S)
     return together(
-      [look(*stack.member(params_S, i)) for i, look in enumerate(looks)]
+      [look(stack.member(part_S, i)) for i, look in enumerate(looks)]
     )
 
   return look

@@ -4,7 +4,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import optax
 
 from sae_jax import artifacts, errors, formats, sae, store
 from sae_jax.train import config as config_lib
+from sae_jax.train import normalize
 from sae_jax.train import state as state_lib
 
 # Gao et al. (2024, App. A.1) take the geometric median of 32,768 rows.
@@ -97,15 +97,21 @@ def new_states(
   yield from state_lib.init_states(
     config.sae,
     adam,
-    **_sample(config, source, hook, chunks),
+    rows(config, source, hook, chunks),
     seeds=seeds,
     mesh=mesh,
     dictionary=initial(config, source.d_model(hook)),
   )
 
 
-def _sample(config, source, hook, chunks) -> dict[str, Any]:
-  """What `state_lib.init_states` takes from the rows."""
+def rows(
+  config: config_lib.TrainConfig, source: store.Store, hook: str, chunks: range
+) -> normalize.Rows:
+  """A sample of a hook's rows, and how they are treated.
+
+  Raises:
+    errors.InputError: they are unusable.
+  """
   count = -(-_SAMPLE_ROWS // source.read_rows)
   if source.bounded:  # later chunks come only after the first were trained on
     block = source.window // 2 * source.write_rows // source.read_rows
@@ -115,18 +121,14 @@ def _sample(config, source, hook, chunks) -> dict[str, Any]:
     ids = np.unique(np.linspace(chunks[0], chunks[-1], count).astype(int))
   sample_ND = np.concatenate(source.read_chunks(hook, ids.tolist()))
   sample_ND = sample_ND[:_SAMPLE_ROWS].astype(np.float32)
-  mean_square_norm, total_variance = _moments(source, hook, sample_ND)
-  if config.minus and not mean_square_norm:
+  moments = _moments(source, hook, sample_ND)
+  if config.minus and not moments.mean_square_norm:
     raise errors.InputError(
       f"{source.path}: {hook} is the same in both at every row looked at"
       f" ({len(sample_ND)}), so there is no difference to train on; give the"
       " stores of two different models"
     )
-  return {
-    "sample_ND": sample_ND,
-    "mean_square_norm": mean_square_norm,
-    "total_variance": total_variance,
-  }
+  return normalize.treat(config.normalize, sample_ND, moments)
 
 
 def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
@@ -153,17 +155,17 @@ def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
 
 def _moments(
   source: store.Store, hook: str, sample_ND: np.ndarray
-) -> tuple[float, float]:
-  """Mean ‖x‖² and Σ_D variance: of the store, or of the rows of a sample.
+) -> normalize.Moments:
+  """Of the store's rows, or of those of a sample.
 
   A bounded store has its statistics when it ends; of a difference they cost
   reading both stores whole.
   """
-  if not (source.bounded or isinstance(source, store.Difference)):
-    stats = source.stats(hook)
-    return stats.mean_square_norm, float(stats.variance_D.sum())
-  sample_ND = sample_ND.astype(np.float64)
-  return (
-    float(np.mean(np.sum(sample_ND * sample_ND, axis=1))),
-    float(sample_ND.var(axis=0).sum()),
+  if source.bounded or isinstance(source, store.Difference):
+    return normalize.measure(sample_ND)
+  stats = source.stats(hook)
+  return normalize.Moments(
+    mean_D=stats.mean_D,
+    variance_D=stats.variance_D,
+    mean_square_norm=stats.mean_square_norm,
   )

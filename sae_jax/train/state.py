@@ -8,7 +8,6 @@ if it had never stopped. A step draws no random numbers, so there is no key.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sae_jax import errors, sae
-from sae_jax.sae import init
+from sae_jax import sae
+from sae_jax.sae import init, unfold
+from sae_jax.sae import treatment as treatment_lib
+from sae_jax.train import normalize
 from sae_jax.train import optimizer as optimizer_lib
 
 
@@ -28,25 +29,12 @@ class TrainState:
   """The state of one dictionary in training."""
 
   step: jax.Array  # int32, steps done
-  params: sae.Params  # float32, for scaled activations
+  params: sae.Params  # float32, for treated activations
   opt_state: optax.OptState
   tokens_since_fired_F: jax.Array  # int32, stops at the int32 maximum
-  scale: jax.Array  # float32; activations are multiplied by it
-  total_variance: jax.Array  # float32, Σ_D variance of scaled activations
-
-
-def activation_scale(d_model: int, mean_square_norm: float) -> float:
-  """`sqrt(D) / sqrt(mean ‖x‖²)`: scaled rows have a mean square norm of D.
-
-  Raises:
-    errors.InputError: the norm is not positive and finite.
-  """
-  if not (math.isfinite(mean_square_norm) and mean_square_norm > 0):
-    raise errors.InputError(
-      f"mean square norm of the activations is {mean_square_norm}; need a"
-      " finite number > 0: the store holds no usable rows"
-    )
-  return math.sqrt(d_model / mean_square_norm)
+  inputs: treatment_lib.Treatment  # of what is encoded
+  total_variance: jax.Array  # float32, Σ_D variance of treated activations
+  outputs: treatment_lib.Treatment | None = None  # of a transcoder's targets
 
 
 def init_state(
@@ -60,13 +48,27 @@ def init_state(
   mesh: jax.sharding.Mesh,
   dictionary: sae.Sae | None = None,
 ) -> TrainState:
-  """A new state, created in `state_sharding`; see `init_states`."""
+  """A new state for scaled rows; see `init_states`.
+
+  Args:
+    config: the dictionary.
+    optimizer: of `optimizer.make_optimizer`.
+    sample_ND: raw activations.
+    mean_square_norm: mean ‖x‖² of the raw activations of the data set.
+    total_variance: Σ_D of the raw activations' variance in the data set.
+    seed: of the initial dictionary rows.
+    mesh: `(sae, data, latent)`.
+    dictionary: for raw activations, to start from; None: random rows.
+  """
+  moments = normalize.Moments(
+    mean_D=np.zeros(()),  # of the variances only the sum is used
+    variance_D=np.asarray(total_variance),
+    mean_square_norm=mean_square_norm,
+  )
   (state,) = init_states(
     config,
     optimizer,
-    sample_ND=sample_ND,
-    mean_square_norm=mean_square_norm,
-    total_variance=total_variance,
+    normalize.treat("scale", sample_ND, moments),
     seeds=(seed,),
     mesh=mesh,
     dictionary=dictionary,
@@ -77,85 +79,68 @@ def init_state(
 def init_states(
   config: sae.SaeConfig,
   optimizer: optax.GradientTransformation,
+  rows: normalize.Rows,
   *,
-  sample_ND: np.ndarray,
-  mean_square_norm: float,
-  total_variance: float,
   seeds: Iterable[int],
   mesh: jax.sharding.Mesh,
   dictionary: sae.Sae | None = None,
 ) -> Iterator[TrainState]:
   """Yields a new state for every seed, each made when it is asked for.
 
+  It is created in `state_sharding`.
+
   Args:
     config: the dictionary.
     optimizer: of `optimizer.make_optimizer`.
-    sample_ND: raw activations for the initial `b_dec`; the same on every
-      process. Gao et al. take 32,768 rows.
-    mean_square_norm: mean ‖x‖² of the raw activations of the data set.
-    total_variance: Σ_D of the raw activations' variance in the data set.
+    rows: what is encoded; the sample is for the initial `b_dec` (Gao et al.
+      take 32,768 rows).
     seeds: of the initial dictionary rows.
     mesh: `(sae, data, latent)`.
     dictionary: for raw activations, to start from; None: random rows.
 
   Raises:
-    errors.InputError: unusable statistics or dictionary, or latents that do
-      not divide over the mesh.
+    errors.InputError: an unusable dictionary, or latents that do not divide
+      over the mesh.
   """
-  sample_ND = np.asarray(sample_ND, np.float32)
-  if sample_ND.ndim != 2 or not len(sample_ND):
-    raise errors.InputError(
-      f"sample of shape {sample_ND.shape}: need [N, D] with N >= 1"
-    )
-  if not np.isfinite(sample_ND).all():
-    raise errors.InputError(
-      "the sample of activations holds NaN or infinity; run `sae-jax verify`"
-      " on the store"
-    )
-  if not (math.isfinite(total_variance) and total_variance > 0):
-    raise errors.InputError(
-      f"total variance of the activations is {total_variance}; need a finite"
-      " number > 0: all rows of the store are equal"
-    )
-  scale = activation_scale(sample_ND.shape[1], mean_square_norm)
-  d_model = sample_ND.shape[1]
-  new_params = _first_params(config, sample_ND, scale, mesh, dictionary)
-  del sample_ND  # it may be large, and the states may be many
+  new_params = _first_params(config, rows, mesh, dictionary)
+  treatment, total_variance = rows.treatment, rows.total_variance
+  width = rows.width
+  del rows  # the sample may be large, and the states may be many
   create = jax.jit(
     functools.partial(_new_state, optimizer),
     out_shardings=state_sharding(
-      abstract_params(config.latents, d_model), optimizer, mesh
+      abstract_params(config.latents, width), optimizer, mesh
     ),
     donate_argnums=0,
   )
   for seed in seeds:
     yield create(
       new_params(seed),
-      np.float32(scale),
-      np.float32(total_variance * scale * scale),
+      jax.tree.map(np.float32, treatment),
+      np.float32(total_variance),
     )
 
 
-def _first_params(config, sample_ND, scale, mesh, dictionary):
+def _first_params(config, rows, mesh, dictionary):
   """`new_params(seed) -> sae.Params`."""
   if dictionary is not None:
-    return lambda seed: init.from_dictionary(dictionary, scale, mesh)
-  centre = (
+    return lambda seed: unfold.from_dictionary(dictionary, rows.treatment, mesh)
+  middle = (
     init.geometric_median
     if config.decoder_bias == "geometric_median"
     else init.mean
   )
-  b_dec_D = centre(sample_ND) * np.float32(scale)
+  b_dec_D = normalize.treated(rows.treatment, middle(rows.sample_ND))
   return lambda seed: init.init_params(b_dec_D, config.latents, seed, mesh)
 
 
-def _new_state(optimizer, params, scale, total_variance):
+def _new_state(optimizer, params, inputs, total_variance):
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=optimizer.init(params),
     tokens_since_fired_F=jnp.zeros((params.latents,), jnp.int32),
-    scale=scale,
+    inputs=inputs,
     total_variance=total_variance,
   )
 
@@ -180,7 +165,10 @@ def state_sharding(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """Shardings of every array of the state; `params` may be abstract."""
+  """Shardings of the state; `params` may be abstract.
+
+  A prefix of the state's tree: one for a treatment, whatever is in it.
+  """
   replicated = jax.NamedSharding(mesh, jax.P())
   by_params = init.params_sharding(mesh, params)
   shardings: dict[str, Any] = {
@@ -190,7 +178,8 @@ def state_sharding(
       optimizer, params, by_params, replicated
     ),
     "tokens_since_fired_F": jax.NamedSharding(mesh, jax.P("latent")),
-    "scale": replicated,
+    "inputs": replicated,
+    "outputs": replicated,
     "total_variance": replicated,
   }
   return TrainState(**shardings)
@@ -201,34 +190,67 @@ def abstract_state(
   optimizer: optax.GradientTransformation,
   d_model: int,
   mesh: jax.sharding.Mesh,
+  *,
+  inputs: treatment_lib.Treatment | None = None,
 ) -> TrainState:
-  """Shapes, dtypes and shardings of the state, for restoring a checkpoint."""
+  """Shapes, dtypes and shardings of the state, for restoring a checkpoint.
+
+  Args:
+    config: the dictionary.
+    optimizer: of `optimizer.make_optimizer`.
+    d_model: D.
+    mesh: `(sae, data, latent)`.
+    inputs: abstract; None: of one scale.
+  """
   init.check_shards(config.latents, mesh.shape["latent"])
   params = abstract_params(config.latents, d_model)
   scalar = jax.ShapeDtypeStruct((), jnp.float32)
   shapes = jax.eval_shape(
-    functools.partial(_new_state, optimizer), params, scalar, scalar
+    functools.partial(_new_state, optimizer),
+    params,
+    treatment_lib.Treatment(scalar) if inputs is None else inputs,
+    scalar,
   )
+  return place(shapes, state_sharding(params, optimizer, mesh))
+
+
+def place(shapes: TrainState, shardings: TrainState) -> TrainState:
+  """Abstract arrays with shardings, which are a prefix of their tree."""
   return jax.tree.map(
-    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+    lambda sharding, part: jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+      part,
+    ),
+    shardings,
     shapes,
-    state_sharding(params, optimizer, mesh),
   )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What a state's dictionary is made of."""
+
+  params: sae.Params
+  inputs: treatment_lib.Treatment
+  outputs: treatment_lib.Treatment | None = None
+
+
+def trained(state: TrainState) -> Trained:
+  """The part of a state, or of a stacked one, that is exported."""
+  return Trained(state.params, state.inputs, state.outputs)
 
 
 def to_sae(
   state: TrainState, config: sae.SaeConfig, metadata: dict | None = None
 ) -> sae.Sae:
-  """The dictionary for raw activations: the normaliser is folded in."""
-  return dictionary(state.params, state.scale, config, metadata)
+  """The dictionary for raw activations: the treatment is folded in."""
+  return dictionary(trained(state), config, metadata)
 
 
 def dictionary(
-  params: sae.Params,
-  scale: jax.Array,
-  config: sae.SaeConfig,
-  metadata: dict | None = None,
+  part: Trained, config: sae.SaeConfig, metadata: dict | None = None
 ) -> sae.Sae:
   """`to_sae` of a part of the state."""
-  params = jax.jit(sae.fold_scale)(params, scale)
+  params = jax.jit(treatment_lib.fold)(part.params, part.inputs, part.outputs)
   return sae.make_sae(params, config.k, metadata)

@@ -17,7 +17,7 @@ from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.ops import dispatch
-from sae_jax.sae import init, losses
+from sae_jax.sae import init, losses, treatment
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 
@@ -172,7 +172,7 @@ def make_shard_step(
   )
 
   def measure(state, x_BD, member=_AS_CONFIGURED):
-    x_BD = lax.optimization_barrier(x_BD.astype(jnp.float32) * state.scale)
+    x_BD = lax.optimization_barrier(treatment.apply(state.inputs, x_BD))
     dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:

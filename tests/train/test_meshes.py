@@ -137,7 +137,7 @@ def _state(on, which):
   state = dataclasses.replace(
     state,
     params=jax.tree.map(lambda a: a[which].astype(np.float32), params),
-    scale=np.ones_like(state.scale),
+    inputs=jax.tree.map(np.ones_like, state.inputs),
     total_variance=np.full_like(state.total_variance, VARIANCE),
   )
   return jax.device_put(state, jax.tree.map(lambda a: a.sharding, abstract))

@@ -223,7 +223,7 @@ def test_the_exported_dictionary_does_on_raw_rows_what_training_does(
 ):
   on = _mesh(data, latent)
   state, _ = _step(data, latent)(_init(on), _batch(on))
-  scale = float(state.scale)
+  scale = float(state.inputs.scale)
   exported = state_lib.to_sae(state, CONFIG, {"hook_name": "blocks.0"})
   inside = sae.make_sae(state.params, K)
   x_BD = jnp.asarray(_rows(B, 9))
