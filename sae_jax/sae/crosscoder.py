@@ -172,8 +172,10 @@ def largest_blocks(w_FD: np.ndarray, sources: int) -> np.ndarray:
 
 def fvu_by_source(
   x_BD: jax.Array, error_BD: jax.Array, sources: int, axis_name: str | None
-) -> jax.Array:
+) -> jax.Array | None:
   """Σ‖e^m‖² / Σ‖x^m − x̄^m‖² for every source m, [M], over the rows of a batch.
+
+  None where there is one source.
 
   Args:
     x_BD: a shard's rows.
@@ -181,6 +183,8 @@ def fvu_by_source(
     sources: M.
     axis_name: the mesh axis that rows are split over; None: they are not.
   """
+  if sources == 1:
+    return None
 
   def total(tree):
     return tree if axis_name is None else lax.psum(tree, axis_name)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import ops
-from sae_jax.sae import auxk, dictionary, selection
+from sae_jax.sae import auxk, crosscoder, dictionary, selection
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class LossSpec:
   implementation: str | None = None
   recall_target: float | None = None  # None: exact top-k
   centred: bool = True  # the encoder is given x − b_dec; False: x itself
+  sources: int = 1  # of a crosscoder
   data_axis: str | None = None  # mesh axis of the rows
   latent_axis: str | None = None  # mesh axis of the latents
 
@@ -57,7 +58,8 @@ class Report:
 
   `fvu` is Σ‖ŷ − y‖² / Σ‖y − ȳ‖² with the batch's own mean, `l0` the mean number
   of values > 0 per row, `auxk` the AuxK term before its coefficient; `redone`
-  and `recall` are those of `selection.Selection`.
+  and `recall` are those of `selection.Selection`. Of a crosscoder `fvu_M` is
+  the same of every source, see `crosscoder.fvu_by_source`.
   """
 
   fvu: jax.Array
@@ -66,6 +68,7 @@ class Report:
   redone: jax.Array
   recall: jax.Array
   fired_F: jax.Array  # bool: this shard's latents with a value > 0 on some row
+  fvu_M: jax.Array | None = None
 
 
 def _psum(tree, axis_name):
@@ -182,6 +185,9 @@ def loss_and_grads(
     redone=chosen.redone,
     recall=chosen.recall,
     fired_F=_psum(fired_F, spec.data_axis) > 0,
+    fvu_M=crosscoder.fvu_by_source(
+      target_BE, error_BE, spec.sources, spec.data_axis
+    ),
   )
   return loss, report, _finish(grads, params, x_BD, grad_BE, spec)
 
