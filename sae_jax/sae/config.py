@@ -29,6 +29,11 @@ class SaeConfig:
   # None: the exact top-k. Else an approximate one on TPUs, which expects to
   # find this share of it; `train/topk_recall` is what it did find.
   recall_target: float | None = None
+  # Of a crosscoder, whose `sources` follow from the stores: the first latents,
+  # with the same decoder for all sources; then some of one source alone each.
+  sources: int = 1
+  shared_latents: int = 0
+  exclusive_latents: tuple[int, ...] = ()  # a number for each source
 
   def __post_init__(self):
     if self.latents < 1:
@@ -60,11 +65,17 @@ class SaeConfig:
       raise errors.InputError(
         f"sae.matmul_dtype={self.matmul_dtype!r}: choose one of {MATMUL_DTYPES}"
       )
-
     if self.recall_target is not None and not 0 < self.recall_target < 1:
       raise errors.InputError(
         f"sae.recall_target={self.recall_target}: need a number between 0 and"
         " 1, or None for the exact top-k"
+      )
+    if self.sources < 1:
+      raise errors.InputError(f"sae.sources={self.sources}: need at least 1")
+    if min(self.shared_latents, *self.exclusive_latents, 0) < 0:
+      raise errors.InputError(
+        f"sae.shared_latents={self.shared_latents},"
+        f" sae.exclusive_latents={self.exclusive_latents}: need 0 or more"
       )
 
   def resolve_aux_k(self, d_model: int) -> int:

@@ -32,6 +32,7 @@ import numpy as np
 from jax import lax
 
 from sae_jax import errors
+from sae_jax.sae import config as config_lib
 from sae_jax.sae import dictionary
 
 
@@ -54,6 +55,15 @@ class Partition:
   def bound(self) -> int:
     """How many latents are not free."""
     return self.shared + sum(self.exclusive)
+
+
+def partition(config: config_lib.SaeConfig) -> Partition:
+  """What a config says; of one source nothing is bound."""
+  return Partition(
+    sources=config.sources,
+    shared=config.shared_latents,
+    exclusive=config.exclusive_latents,
+  )
 
 
 def check(partition: Partition, latents: int, d_model: int) -> None:
