@@ -215,7 +215,7 @@ def test_stacking_and_taking_out_are_inverse_and_keep_their_places():
       assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
   before = state_S.params.w_dec_FD
   after_S, scalars_S = _stacked_step(on)(state_S, _batch(on, 0))
-  assert jax.tree.map(lambda a: a.sharding, after_S) == shardings
+  assert jax.tree.map(lambda a: a.sharding, after_S) == placed
   assert before.is_deleted()
   assert scalars_S["train/loss"].shape == (2,)
   assert scalars_S["train/loss"].sharding.is_fully_replicated
