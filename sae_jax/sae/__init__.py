@@ -9,7 +9,7 @@ from sae_jax.sae.coding import (
   encode_dense,
   to_dense,
 )
-from sae_jax.sae.config import SaeConfig
+from sae_jax.sae.config import DENSE, SaeConfig
 from sae_jax.sae.dictionary import (
   ACTIVATIONS,
   Metadata,
@@ -22,6 +22,7 @@ from sae_jax.sae.dictionary import (
 
 __all__ = [
   "ACTIVATIONS",
+  "DENSE",
   "Metadata",
   "Params",
   "Sae",

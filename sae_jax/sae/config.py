@@ -8,16 +8,22 @@ import math
 from sae_jax import errors
 
 MATMUL_DTYPES = ("bfloat16", "float32")
+# Any number of latents may be active in a row; how many, sparsity decides.
+DENSE = ("jumprelu", "relu", "gated")
 # Saturating int32 counters must be able to reach the threshold.
 _MAX_DEAD_AFTER = 2**31 - 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SaeConfig:
-  """A TopK autoencoder with AuxK (Gao et al. 2024, arXiv:2406.04093)."""
+  """A TopK autoencoder with AuxK (Gao et al. 2024, arXiv:2406.04093).
+
+  Or one of the kinds in `DENSE`, of which `dense_kinds` says what they are.
+  """
 
   latents: int  # F
-  k: int  # active latents per row, K
+  k: int = 0  # active latents per row, K; 0 of the dense kinds
+  activation: str = "topk"  # or "jumprelu", "relu" (with L1), "gated"
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
   dead_after_tokens: int = 10_000_000  # tokens without firing
@@ -29,6 +35,19 @@ class SaeConfig:
   # None: the exact top-k. Else an approximate one on TPUs, which expects to
   # find this share of it; `train/topk_recall` is what it did find.
   recall_target: float | None = None
+  # Of the dense kinds: λ, relative to the unexplained part of the variance. L1
+  # (relu, gated) is of values that are divided by √(total variance): 0.01 to
+  # 0.06 are usual. Of JumpReLU it is L0's (1e-4 to 1e-2), or with a target the
+  # weight of (L0 / target − 1)²; None: 1, which needs a target.
+  sparsity: float | None = None
+  sparsity_warmup_steps: int | None = None  # from 0; None: 1/20 of the run
+  target_l0: float | None = None
+  # Of JumpReLU, in the units of scaled rows, where a random direction deviates
+  # by about 1. Both are 1e-3 where rows have norm 1 and D = 2304 (Gemma Scope,
+  # arXiv:2408.05147); with D numbers of size 1 that is 0.05.
+  bandwidth: float = 0.05  # ε of the straight-through estimates
+  initial_threshold: float = 0.05
+  pre_act: float = 3e-6  # pull on dead latents; 0 turns it off
   # Of a crosscoder, whose `sources` follow from the stores: the first latents,
   # with the same decoder for all sources; then some of one source alone each.
   sources: int = 1
@@ -38,7 +57,13 @@ class SaeConfig:
   def __post_init__(self):
     if self.latents < 1:
       raise errors.InputError(f"sae.latents={self.latents}: need at least 1")
-    if not 1 <= self.k <= self.latents:
+    if self.activation not in ("topk", *DENSE):
+      raise errors.InputError(
+        f"sae.activation={self.activation!r}: choose one of {('topk', *DENSE)}"
+      )
+    if self.activation in DENSE:
+      _check_dense(self)
+    elif not 1 <= self.k <= self.latents:
       raise errors.InputError(
         f"sae.k={self.k}: need 1 <= k <= latents ({self.latents})"
       )
@@ -78,6 +103,53 @@ class SaeConfig:
         f" sae.exclusive_latents={self.exclusive_latents}: need 0 or more"
       )
 
+  def resolve_sparsity(self) -> float:
+    """λ after its warm-up; 0 of kinds that have none."""
+    if self.sparsity is not None:
+      return self.sparsity
+    return 0.0 if self.target_l0 is None else 1.0
+
   def resolve_aux_k(self, d_model: int) -> int:
     """AuxK's latents per row: half the model's width by default (App. A.2)."""
     return min(self.aux_k or max(1, d_model // 2), self.latents)
+
+
+def _check_dense(config: SaeConfig) -> None:
+  kind = config.activation
+  if config.k or config.recall_target is not None:
+    name = "k" if config.k else "recall_target"
+    raise errors.InputError(
+      f"sae.{name}={getattr(config, name)}: {kind} dictionaries have no top-k;"
+      " leave it out, sae.sparsity decides how many latents are active"
+    )
+  if config.target_l0 is not None:
+    if kind != "jumprelu":
+      raise errors.InputError(
+        f"sae.target_l0={config.target_l0}: only jumprelu can aim at an L0; set"
+        f" sae.sparsity for {kind}"
+      )
+    if not 0 < config.target_l0 <= config.latents:
+      raise errors.InputError(
+        f"sae.target_l0={config.target_l0}: need a number above 0 and at most"
+        f" latents ({config.latents})"
+      )
+  elif config.sparsity is None:
+    usual = "0.03"
+    if kind == "jumprelu":
+      usual = "1e-3, or sae.target_l0, such as 32"
+    raise errors.InputError(
+      f"sae.activation={kind!r} needs sae.sparsity, such as {usual}"
+    )
+  warmup = config.sparsity_warmup_steps
+  if warmup is not None and warmup < 0:
+    raise errors.InputError(
+      f"sae.sparsity_warmup_steps={warmup}: need 0 or more"
+    )
+  for name in ("sparsity", "initial_threshold", "pre_act"):
+    value = getattr(config, name)
+    if value is not None and not (math.isfinite(value) and value >= 0):
+      raise errors.InputError(f"sae.{name}={value}: need a number >= 0")
+  if not (math.isfinite(config.bandwidth) and config.bandwidth > 0):
+    raise errors.InputError(
+      f"sae.bandwidth={config.bandwidth}: need a number > 0"
+    )

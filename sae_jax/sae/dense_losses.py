@@ -21,7 +21,8 @@ from jax import lax
 
 from sae_jax.ops import rows as rows_lib
 from sae_jax.ops.topk_encode import reference
-from sae_jax.sae import auxk, dense_kinds, dictionary, losses
+from sae_jax.sae import auxk, crosscoder, dense_kinds, dictionary, losses
+from sae_jax.sae import config as config_lib
 
 _CPU_ROWS = 512
 # Pre-activations of one chunk on accelerators, in elements: 256 MiB. A chunk
@@ -46,6 +47,24 @@ class DenseSpec:
   implementation: str | None = None  # says how many rows a chunk has
   data_axis: str | None = None  # mesh axis of the rows
   latent_axis: str | None = None  # mesh axis of the latents
+
+
+def sparsity_at(
+  config: config_lib.SaeConfig,
+  step: jax.typing.ArrayLike,
+  *,
+  peak: jax.typing.ArrayLike,
+  steps: int,
+) -> jax.Array:
+  """λ of step `step` (from 0) of a run: it rises from peak / warm-up to peak.
+
+  A linear warm-up keeps latents from dying before they mean something
+  (Anthropic's April 2024 update, over the first twentieth of the run).
+  """
+  warmup = config.sparsity_warmup_steps
+  warmup = max(1, steps // 20 if warmup is None else warmup)
+  done = (jnp.asarray(step, jnp.float32) + 1) / warmup
+  return jnp.multiply(peak, jnp.minimum(done, 1.0))
 
 
 @jax.tree_util.register_dataclass
@@ -136,6 +155,9 @@ def loss_and_grads(
     redone=jnp.zeros((), jnp.int32),
     recall=jnp.ones(()),
     fired_F=sums.fired_F > 0,
+    fvu_M=crosscoder.fvu_by_source(
+      target_BE, error_BE, spec.sources, spec.data_axis
+    ),
   )
   grad_BE = (2 * per_square) * error_BE
   return loss, report, _finish(params, sums, charge, x_BD, grad_BE, spec)

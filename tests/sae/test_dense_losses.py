@@ -170,7 +170,7 @@ def _run(spec, params, x_BD, dead_F, target_BE, data=1, latent=1):
 
   if data * latent > 1:
     by_params, rows = sae.partition_specs(params), jax.P("data", None)
-    report = losses.Report(*[jax.P()] * 5, jax.P("latent"))
+    report = losses.Report(*[jax.P()] * 5, jax.P("latent"), jax.P())
     call = jax.shard_map(
       call,
       mesh=mesh.make(
