@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def _ordered_keys(x: jax.Array) -> jax.Array:
+def ordered_keys(x: jax.Array) -> jax.Array:
   """Unsigned integers in the order of the floats; NaN (sign clear) is last."""
   bits = jnp.finfo(x.dtype).bits
   unsigned = {32: jnp.uint32, 64: jnp.uint64}[bits]
@@ -41,7 +41,7 @@ def topk_mask(
       holds lower columns than shard s + 1.
     digit: bits of the k-th value that a pass finds; divides 32.
   """
-  key_RC = _ordered_keys(x_RC)
+  key_RC = ordered_keys(x_RC)
   bits = key_RC.dtype.itemsize * 8
 
   def total(mask):

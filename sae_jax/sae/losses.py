@@ -26,7 +26,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import ops
-from sae_jax.sae import auxk, crosscoder, dictionary, selection
+from sae_jax.sae import (
+  auxk,
+  batch_dense,
+  batch_topk,
+  crosscoder,
+  dictionary,
+  nested,
+  selection,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,9 @@ class LossSpec:
   k: int
   aux_k: int
   aux_coefficient: float
+  activation: str = "topk"  # or "batch_topk"
+  prefixes: tuple[int, ...] = ()  # of Matryoshka dictionaries, see `nested`
+  multi_topk: float = 0.0  # weight of the reconstruction by 4 k latents
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None
   recall_target: float | None = None  # None: exact top-k
@@ -49,6 +60,12 @@ class LossSpec:
     """The mesh axes that something is split over."""
     both = (self.data_axis, self.latent_axis)
     return tuple(axis for axis in both if axis is not None)
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether every row has the same k latents and one reconstruction."""
+    nested_losses = self.prefixes or self.multi_topk
+    return self.activation == "topk" and not nested_losses
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +86,7 @@ class Report:
   recall: jax.Array
   fired_F: jax.Array  # bool: this shard's latents with a value > 0 on some row
   fvu_M: jax.Array | None = None
+  smallest: jax.Array | None = None  # BatchTopK: the least value > 0, or inf
 
 
 def _psum(tree, axis_name):
@@ -132,41 +150,25 @@ def loss_and_grads(
   the place of the spec's numbers, for programs that compute several losses.
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
-  latents = params.latents
   inputs_BD, wanted_BE = _inputs(params, x_BD, target_BE, spec)
   target_BE = x_BD if target_BE is None else target_BE
-  chosen = selection.select(params, inputs_BD, spec, k)
-  values_BK, indices_BK = chosen.values_BK, chosen.indices_BK
-  active_BK = values_BK > 0
-
-  error_BE, dots_BK = _residual(params, values_BK, indices_BK, wanted_BE, spec)
-
-  square_error, active = _psum(
-    (_square_sum(error_BE), jnp.sum(active_BK)), spec.data_axis
+  per_row = 1 / (rows * total_variance)
+  measure = _plain if spec.is_plain else _nested
+  found, redone, recall = measure(
+    params, inputs_BD, wanted_BE, per_row, spec, k
+  )
+  square_error, main_square_error, active = _psum(
+    (found.square_error, found.main_square_error, found.active), spec.data_axis
   )
   active = _psum(active, spec.latent_axis)
   target_spread, error_spread = _centred_square_sums(
-    [target_BE, error_BE], rows, spec.data_axis
-  )
-  per_row = 1 / (rows * total_variance)
-  grad_BE = (2 * per_row) * error_BE
-
-  grads = auxk.LatentGrads(
-    *ops.weight_grads(
-      values_BK,
-      indices_BK,
-      params.w_dec_FD,
-      inputs_BD,
-      grad_BE,
-      None if dots_BK is None else (2 * per_row) * dots_BK,
-      implementation=spec.implementation,
-    )
+    [target_BE, found.error_BE], rows, spec.data_axis
   )
   aux, grads = auxk.add_auxk(
-    grads,
+    found.grads,
     params,
     inputs_BD,
-    -error_BE,
+    -found.error_BE,
     dead_F,
     error_spread,
     spec,
@@ -175,29 +177,86 @@ def loss_and_grads(
   weight = spec.aux_coefficient if aux_coefficient is None else aux_coefficient
   # A NaN must not be hidden by an active set that is empty because of it.
   loss = square_error * per_row + weight * aux
-
-  fired_F = jnp.zeros((latents,), jnp.int32)
-  fired_F = fired_F.at[indices_BK].max(active_BK.astype(jnp.int32))
   report = Report(
-    fvu=square_error / target_spread,
+    fvu=main_square_error / target_spread,
     l0=active / rows,
     auxk=aux,
-    redone=chosen.redone,
-    recall=chosen.recall,
-    fired_F=_psum(fired_F, spec.data_axis) > 0,
+    redone=redone,
+    recall=recall,
+    fired_F=_psum(found.fired_F, spec.data_axis) > 0,
+    smallest=_smallest(found.smallest, spec),
     fvu_M=crosscoder.fvu_by_source(
-      target_BE, error_BE, spec.sources, spec.data_axis
+      target_BE, found.error_BE, spec.sources, spec.data_axis
     ),
   )
-  return loss, report, _finish(grads, params, x_BD, grad_BE, spec)
+  return loss, report, _finish(grads, params, x_BD, found.slope_BE, spec)
 
 
-def _finish(grads, params, x_BD, grad_BE, spec):
+def _plain(params, inputs_BD, wanted_BE, per_row, spec, k):
+  """The k largest of every row, one reconstruction."""
+  chosen = selection.select(params, inputs_BD, spec, k)
+  values_BK, indices_BK = chosen.values_BK, chosen.indices_BK
+  active_BK = values_BK > 0
+  error_BE, dots_BK = _residual(params, values_BK, indices_BK, wanted_BE, spec)
+  slope_BE = (2 * per_row) * error_BE
+  grads = ops.weight_grads(
+    values_BK,
+    indices_BK,
+    params.w_dec_FD,
+    inputs_BD,
+    slope_BE,
+    None if dots_BK is None else (2 * per_row) * dots_BK,
+    implementation=spec.implementation,
+  )
+  square_error = _square_sum(error_BE)
+  fired_F = jnp.zeros((params.latents,), jnp.int32)
+  found = nested.Outcome(
+    error_BE=error_BE,
+    slope_BE=slope_BE,
+    square_error=square_error,
+    main_square_error=square_error,
+    grads=auxk.LatentGrads(*grads),
+    active=jnp.sum(active_BK),
+    fired_F=fired_F.at[indices_BK].max(active_BK.astype(jnp.int32)),
+  )
+  return found, chosen.redone, chosen.recall
+
+
+def _nested(params, inputs_BD, wanted_BE, per_row, spec, k):
+  """The pairs of a row, or of a batch, in lines; several reconstructions."""
+  arrays = params, inputs_BD, wanted_BE
+  rows = inputs_BD.shape[0]
+  if spec.activation == "topk":
+    chosen, runs = nested.select(params, inputs_BD, spec, k)
+    lines, _ = nested.pack(runs, rows, spec)  # always fits
+    found = nested.from_lines(*arrays, lines, per_row, spec)
+    return found, chosen.redone, chosen.recall
+  chosen = batch_topk.select(params, inputs_BD, spec, k)
+  lines, fits = nested.pack(chosen.runs, rows, spec)
+  # All shards take the same branch: there are sums over shards in it.
+  redone = 1 - (chosen.complete & fits).astype(jnp.int32)
+  for axis in spec.axes:
+    redone = lax.pmax(redone, axis)
+  found = lax.cond(
+    redone > 0,
+    lambda: batch_dense.outcome(*arrays, per_row, spec, k),
+    lambda: nested.from_lines(*arrays, lines, per_row, spec),
+  )
+  return found, redone, jnp.ones(())
+
+
+def _smallest(value, spec):
+  for axis in spec.axes if value is not None else ():
+    value = lax.pmin(value, axis)
+  return value
+
+
+def _finish(grads, params, x_BD, slope_BE, spec):
   """Sums over rows; what does not belong to a latent has its gradient here.
 
   That of `b_dec` comes through the decoder, and the encoder if it is centred.
   """
-  grads, b_dec_E = _psum((grads, jnp.sum(grad_BE, axis=0)), spec.data_axis)
+  grads, b_dec_E = _psum((grads, jnp.sum(slope_BE, axis=0)), spec.data_axis)
   if spec.centred:
     encoder_D = jnp.dot(
       grads.b_enc_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
@@ -205,7 +264,7 @@ def _finish(grads, params, x_BD, grad_BE, spec):
     b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
   skip_DE = None
   if params.w_skip_DE is not None:
-    skip_DE = jnp.dot(x_BD.T, grad_BE, precision=lax.Precision.HIGHEST)
+    skip_DE = jnp.dot(x_BD.T, slope_BE, precision=lax.Precision.HIGHEST)
     skip_DE = _psum(skip_DE, spec.data_axis)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
