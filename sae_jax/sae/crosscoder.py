@@ -57,7 +57,7 @@ class Partition:
     return self.shared + sum(self.exclusive)
 
 
-def partition(config: config_lib.SaeConfig) -> Partition:
+def partition_of(config: config_lib.SaeConfig) -> Partition:
   """What a config says; of one source nothing is bound."""
   return Partition(
     sources=config.sources,

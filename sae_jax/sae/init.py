@@ -5,6 +5,7 @@
 Values depend on the seed and the latent's number only, never on the mesh.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,8 @@ import numpy as np
 from jax import lax
 
 from sae_jax import errors
-from sae_jax.sae import dictionary
+from sae_jax.sae import config as config_lib
+from sae_jax.sae import crosscoder, dictionary
 
 
 def params_sharding(
@@ -46,11 +48,16 @@ def unit_rows(
 
 
 def init_params(
-  b_dec_D: np.ndarray, latents: int, seed: int, mesh: jax.sharding.Mesh
+  b_dec_D: np.ndarray,
+  latents: int,
+  seed: int,
+  mesh: jax.sharding.Mesh,
+  partition: crosscoder.Partition | None = None,
 ) -> dictionary.Params:
   """`w_enc = w_dec` with random unit rows, zero `b_enc`, the given `b_dec`.
 
-  Each device draws its own rows; no host or device holds the whole matrix.
+  Those of a crosscoder have the form of its `partition`. Each device draws its
+  own rows; no host or device holds the whole matrix.
 
   Raises:
     errors.InputError: the latents do not divide evenly over the mesh.
@@ -62,7 +69,10 @@ def init_params(
   def draw_shard():
     count = latents // shards
     first = lax.axis_index("latent") * count
-    return unit_rows(jax.random.key(seed), first, count, d_model)
+    rows_FD = unit_rows(jax.random.key(seed), first, count, d_model)
+    if partition is None or partition.sources == 1:
+      return rows_FD
+    return crosscoder.initial_rows(rows_FD, partition, first)
 
   draw = jax.shard_map(
     draw_shard,
@@ -83,6 +93,35 @@ def init_params(
     )
 
   return create(np.asarray(b_dec_D, np.float32))
+
+
+def latent_values(config: config_lib.SaeConfig) -> dict[str, float]:
+  """What latents of this kind have besides a bias, and begin with, by name.
+
+  Gated ones begin with magnitudes that are what their gates are.
+  """
+  if config.activation == "jumprelu":
+    return {"threshold_F": config.initial_threshold}
+  if config.activation == "gated":
+    return {"log_gain_F": 0.0, "b_mag_F": 0.0}
+  return {}
+
+
+def with_latent_values(
+  params: dictionary.Params,
+  config: config_lib.SaeConfig,
+  mesh: jax.sharding.Mesh,
+) -> dictionary.Params:
+  """Params with the arrays of `latent_values`."""
+  values = latent_values(config)
+  place = jax.NamedSharding(mesh, jax.P("latent"))
+
+  @functools.partial(jax.jit, out_shardings=place)
+  def fill():
+    shape = (config.latents,)
+    return {n: jnp.full(shape, v, jnp.float32) for n, v in values.items()}
+
+  return dataclasses.replace(params, **fill()) if values else params
 
 
 def check_shards(latents: int, shards: int) -> None:

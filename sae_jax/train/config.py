@@ -36,6 +36,10 @@ class TrainConfig:
   # A store paired with `store`, such as the base model's: the dictionary is of
   # the differences `store` − `minus`.
   minus: str = ""
+  # Of a crosscoder: stores paired with `store`, and hooks besides `hook`. Rows
+  # of all hooks of all stores, in this order, lie side by side.
+  paired: tuple[str, ...] = ()
+  hooks: tuple[str, ...] = ()
   # What is done to rows first. "scale": one factor for all that makes the mean
   # square norm D. "centre": the mean is subtracted, too. "standardize": each
   # dimension is divided by its deviation, besides. The dictionary that is
@@ -92,6 +96,11 @@ class TrainConfig:
       raise errors.InputError(
         f"normalize={self.normalize!r}: choose one of {normalize.KINDS}"
       )
+    if self.minus and (self.paired or self.hooks):
+      raise errors.InputError(
+        f"minus={self.minus} with paired={self.paired} and hooks={self.hooks}:"
+        " a dictionary is of differences or of rows side by side; leave one out"
+      )
     if self.sweep:
       _check_sweep(self)
 
@@ -99,8 +108,9 @@ class TrainConfig:
 # What a resumed run may change: it does not enter the numbers. (On another mesh
 # they differ by float reassociation.)
 MAY_CHANGE = (
-  "store",  # these three may move: what is in them is among the inputs
+  "store",  # these four may move: what is in them is among the inputs
   "minus",
+  "paired",
   "init_from",
   "mesh",
   "eval_every",
@@ -146,6 +156,11 @@ def _check_sweep(config: TrainConfig) -> None:
     if not isinstance(member, MemberConfig):
       raise errors.InputError(
         f"sweep[{index}] is {member!r}: give MemberConfig(k=…, …)"
+      )
+    if config.hooks and member.hook:
+      raise errors.InputError(
+        f"sweep[{index}].hook={member.hook}: the dictionaries are of all of"
+        f" hook={config.hook} and hooks={config.hooks}; leave one out"
       )
     if config.init_from and member.seed is not None:
       raise errors.InputError(

@@ -58,8 +58,8 @@ def make_look(
 ) -> Look:
   """Returns `look(trained) -> {"eval/fvu", "eval/l0"}` on `rows`.
 
-  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖². Without rows
-  the look is {}.
+  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖², and of a
+  crosscoder `eval/fvu_M` that of its source M. Without rows the look is {}.
   """
   if x_NBD is None:
     return lambda part: {}
@@ -70,14 +70,14 @@ def make_look(
     def one(x_BD):
       return measure(part.params, treatment.apply(part.inputs, x_BD))
 
-    fvu_N, l0_N = lax.map(one, x_NBD)
-    return {"eval/fvu": jnp.mean(fvu_N), "eval/l0": jnp.mean(l0_N)}
+    found = lax.map(one, x_NBD)
+    return {name: jnp.mean(each_N) for name, each_N in found.items()}
 
   return lambda part: look(part, x_NBD)
 
 
 def _sharded_measure(config, mesh, d_model):
-  """`(params, x_BD) -> (fvu, l0)` on the mesh; the loss without AuxK."""
+  """`(params, x_BD) -> scalars` on the mesh; the loss without AuxK."""
   spec = step_lib.loss_spec(config, mesh, d_model)
   spec = dataclasses.replace(spec, aux_coefficient=0.0, recall_target=None)
 
@@ -86,13 +86,16 @@ def _sharded_measure(config, mesh, d_model):
     _, report = losses.sae_loss(
       params, x_BD, nothing_dead_F, jnp.float32(1), spec
     )
-    return report.fvu, report.l0
+    found = {"eval/fvu": report.fvu, "eval/l0": report.l0}
+    for source in range(config.sources if config.sources > 1 else 0):
+      found[f"eval/fvu_{source}"] = report.fvu_M[source]
+    return found
 
   by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh))
   return jax.shard_map(
     measure,
     mesh=mesh,
     in_specs=(by_params, jax.P("data", None)),
-    out_specs=(jax.P(), jax.P()),
+    out_specs=jax.P(),
     check_vma=False,
   )

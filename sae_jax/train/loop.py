@@ -41,6 +41,7 @@ def train(
     metrics.NonFiniteError: the loss, of a sweep every loss; nothing after it
       was saved.
   """
+  config = start.resolved(config, source)
   mesh = mesh_lib.make(config.mesh)
   chunks, held_out_chunks = source.holdout(config.held_out_rows)
   start.check(config, source, chunks)

@@ -25,6 +25,23 @@ def metadata(
     "training_tokens": config.steps * config.stream.batch_size,
     "sae_jax_version": version.__version__,
     **{f"sae_jax_{name}": value for name, value in read.items()},
+    **_joined(source, hook),
+  }
+
+
+def _joined(source: store.Store, hook: str) -> dict[str, Any]:
+  """Of a crosscoder: which rows its blocks are of, in their order."""
+  if not isinstance(source, store.Joined):
+    return {}
+  return {
+    "sae_jax_joined": [
+      {
+        "store": one.store.identity,
+        "model": _name(one.store.manifest.model),
+        "hook": one.hook,
+      }
+      for one in source.sources(hook)
+    ]
   }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from sae_jax import artifacts, errors, formats, sae, store
+from sae_jax.sae import crosscoder
 from sae_jax.train import config as config_lib
 from sae_jax.train import normalize
 from sae_jax.train import state as state_lib
@@ -19,15 +20,43 @@ _SAMPLE_ROWS = 32_768
 
 
 def open_source(config: config_lib.TrainConfig) -> store.Store:
-  """The store that is trained on: one, or the difference of two.
+  """The store that is trained on: one, two's difference, or sources joined.
 
   Raises:
-    errors.InputError: see `store.open_store` and `store.difference`.
+    errors.InputError: see `store.open_store`, `store.difference` and
+      `store.joined`.
   """
   source = store.open_store(config.store)
-  if not config.minus:
+  if config.minus:
+    return store.difference(source, store.open_store(config.minus))
+  if not (config.paired or config.hooks):
     return source
-  return store.difference(source, store.open_store(config.minus))
+  stores = [source, *map(store.open_store, config.paired)]
+  hooks = [config.hook, *config.hooks] if config.hooks else []
+  return store.joined(stores, hooks)
+
+
+def resolved(
+  config: config_lib.TrainConfig, source: store.Store
+) -> config_lib.TrainConfig:
+  """The config with the number of sources that the rows are made of.
+
+  Raises:
+    errors.InputError: it says another one, or the crosscoder's latents cannot
+      be divided up as it says.
+  """
+  hook, count = source.hook(config.hook), 1
+  if isinstance(source, store.Joined):
+    count = len(source.sources(hook))
+  if config.sae.sources not in (1, count):
+    raise errors.InputError(
+      f"sae.sources={config.sae.sources}, but {source.path} has {count} at"
+      f" {hook}; leave sae.sources out"
+    )
+  found = dataclasses.replace(config.sae, sources=count)
+  partition = crosscoder.partition_of(found)
+  crosscoder.check(partition, found.latents, source.d_model(hook))
+  return dataclasses.replace(config, sae=found)
 
 
 def inputs(
@@ -128,7 +157,9 @@ def rows(
       f" ({len(sample_ND)}), so there is no difference to train on; give the"
       " stores of two different models"
     )
-  return normalize.treat(config.normalize, sample_ND, moments)
+  return normalize.treat(
+    config.normalize, sample_ND, moments, sources=config.sae.sources
+  )
 
 
 def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
@@ -150,6 +181,14 @@ def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
         f" latents of width {found.d_model}, but {name} is {ours}; they must be"
         " equal, because latent i stays latent i"
       )
+  partition = crosscoder.partition_of(config.sae)
+  if not crosscoder.keeps_to(found.params, partition):
+    raise errors.InputError(
+      f"init_from={config.init_from}: its latents are not divided up as"
+      f" sae.shared_latents={partition.shared} and"
+      f" sae.exclusive_latents={partition.exclusive} say; give what it was"
+      " trained with, or leave all latents free"
+    )
   return found
 
 

@@ -17,10 +17,15 @@ import numpy as np
 import optax
 
 from sae_jax import sae
-from sae_jax.sae import init, unfold
+from sae_jax.sae import crosscoder, init, unfold
 from sae_jax.sae import treatment as treatment_lib
 from sae_jax.train import normalize
 from sae_jax.train import optimizer as optimizer_lib
+
+
+# Places that a row gets in compiled programs where its number of active latents
+# is not fixed; a row that needs more is NaN there.
+_PLACES = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -109,7 +114,7 @@ def init_states(
   create = jax.jit(
     functools.partial(_new_state, optimizer),
     out_shardings=state_sharding(
-      abstract_params(config.latents, width), optimizer, mesh
+      abstract_params(config, width), optimizer, mesh
     ),
     donate_argnums=0,
   )
@@ -124,14 +129,23 @@ def init_states(
 def _first_params(config, rows, mesh, dictionary):
   """`new_params(seed) -> sae.Params`."""
   if dictionary is not None:
-    return lambda seed: unfold.from_dictionary(dictionary, rows.treatment, mesh)
+    wanted = abstract_params(config, rows.width)
+    return lambda seed: unfold.from_dictionary(
+      dictionary, rows.treatment, mesh, wanted=wanted
+    )
   middle = (
     init.geometric_median
     if config.decoder_bias == "geometric_median"
     else init.mean
   )
   b_dec_D = normalize.treated(rows.treatment, middle(rows.sample_ND))
-  return lambda seed: init.init_params(b_dec_D, config.latents, seed, mesh)
+  partition = crosscoder.partition_of(config)
+
+  def new_params(seed):
+    params = init.init_params(b_dec_D, config.latents, seed, mesh, partition)
+    return init.with_latent_values(params, config, mesh)
+
+  return new_params
 
 
 def _new_state(optimizer, params, inputs, total_variance):
@@ -145,19 +159,21 @@ def _new_state(optimizer, params, inputs, total_variance):
   )
 
 
-def abstract_params(latents: int, d_model: int) -> sae.Params:
+def abstract_params(config: sae.SaeConfig, d_model: int) -> sae.Params:
   """Shapes and dtypes of the parameters."""
 
   def zeros(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
+  latents = config.latents
   arrays: list[Any] = [
     zeros(latents, d_model),
     zeros(latents, d_model),
     zeros(latents),
     zeros(d_model),
   ]
-  return sae.Params(*arrays)
+  more: Any = {name: zeros(latents) for name in init.latent_values(config)}
+  return sae.Params(*arrays, **more)
 
 
 def state_sharding(
@@ -203,7 +219,7 @@ def abstract_state(
     inputs: abstract; None: of one scale.
   """
   init.check_shards(config.latents, mesh.shape["latent"])
-  params = abstract_params(config.latents, d_model)
+  params = abstract_params(config, d_model)
   scalar = jax.ShapeDtypeStruct((), jnp.float32)
   shapes = jax.eval_shape(
     functools.partial(_new_state, optimizer),
@@ -253,4 +269,11 @@ def dictionary(
 ) -> sae.Sae:
   """`to_sae` of a part of the state."""
   params = jax.jit(treatment_lib.fold)(part.params, part.inputs, part.outputs)
-  return sae.make_sae(params, config.k, metadata)
+  dense = config.activation in sae.DENSE
+  return sae.make_sae(
+    params,
+    min(config.latents, _PLACES) if dense else config.k,
+    metadata,
+    activation=config.activation,
+    sources=config.sources,
+  )

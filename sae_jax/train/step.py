@@ -17,7 +17,7 @@ from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.ops import dispatch
-from sae_jax.sae import init, losses, treatment
+from sae_jax.sae import crosscoder, init, losses, treatment
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 
@@ -116,7 +116,7 @@ def make_train_step(
     optimizer_config, latents=config.latents, steps=steps
   )
   shardings = state_lib.state_sharding(
-    state_lib.abstract_params(config.latents, d_model), optimizer, mesh
+    state_lib.abstract_params(config, d_model), optimizer, mesh
   )
   by_row = jax.NamedSharding(mesh, jax.P("data", None))
   replicated = jax.NamedSharding(mesh, jax.P())
@@ -170,6 +170,7 @@ def make_shard_step(
   own_peak = optimizer_lib.resolve_learning_rate(
     optimizer_config, config.latents
   )
+  partition = crosscoder.partition_of(config)
 
   def measure(state, x_BD, member=_AS_CONFIGURED):
     x_BD = lax.optimization_barrier(treatment.apply(state.inputs, x_BD))
@@ -187,6 +188,8 @@ def make_shard_step(
       k=member.k,
       aux_coefficient=member.aux_coefficient,
     )
+    first = lax.axis_index("latent") * state.params.latents
+    grads = crosscoder.project(grads, partition, first)
     scalars = {
       "train/loss": loss,
       "train/fvu": report.fvu,
@@ -200,6 +203,8 @@ def make_shard_step(
     }
     if config.recall_target is not None:
       scalars["train/topk_recall"] = report.recall
+    for source in range(config.sources if config.sources > 1 else 0):
+      scalars[f"train/fvu_{source}"] = report.fvu_M[source]
     batch = x_BD.shape[0] * mesh.shape["data"]
     return Found(
       grads=grads,
@@ -251,6 +256,7 @@ def loss_spec(
     aux_coefficient=config.aux_coefficient,
     matmul_dtype=config.matmul_dtype,
     recall_target=config.recall_target,
+    sources=config.sources,
     implementation=implementation or dispatch.for_platform(platform),
     # XLA does not remove a sum over one device: it would copy the gradients.
     data_axis="data" if mesh.shape["data"] > 1 else None,
