@@ -3,6 +3,7 @@
 """What a dictionary is and how it is trained, as numbers."""
 
 import dataclasses
+import itertools
 import math
 
 from sae_jax import errors
@@ -10,6 +11,9 @@ from sae_jax import errors
 MATMUL_DTYPES = ("bfloat16", "float32")
 # Any number of latents may be active in a row; how many, sparsity decides.
 DENSE = ("jumprelu", "relu", "gated")
+# k latents are active in a row, or in the average row of a batch.
+SPARSE = ("topk", "batch_topk")
+MULTI_TOPK = 4  # `multi_topk`'s reconstruction has so many times k
 # Saturating int32 counters must be able to reach the threshold.
 _MAX_DEAD_AFTER = 2**31 - 2
 
@@ -18,12 +22,23 @@ _MAX_DEAD_AFTER = 2**31 - 2
 class SaeConfig:
   """A TopK autoencoder with AuxK (Gao et al. 2024, arXiv:2406.04093).
 
-  Or one of the kinds in `DENSE`, of which `dense_kinds` says what they are.
+  Or BatchTopK, where a batch of B rows shares k·B active latents (`batch_topk`;
+  it is exported with a threshold, as JumpReLU), either with the losses of
+  `nested`. Or one of `DENSE`, of which `dense_kinds` says what they are.
   """
 
   latents: int  # F
   k: int = 0  # active latents per row, K; 0 of the dense kinds
-  activation: str = "topk"  # or "jumprelu", "relu" (with L1), "gated"
+  # Or "batch_topk", "jumprelu", "relu" (with L1), "gated".
+  activation: str = "topk"
+  # Matryoshka: the loss is the mean over these many first latents' own
+  # reconstructions; ascending, the last is all of them.
+  prefixes: tuple[int, ...] = ()
+  # Weight of a second reconstruction, by 4 k latents; usual is 1/8.
+  multi_topk: float = 0.0
+  # k falls linearly from here to `k` within the first `k_steps` steps.
+  k_start: int | None = None
+  k_steps: int = 0
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
   dead_after_tokens: int = 10_000_000  # tokens without firing
@@ -48,6 +63,9 @@ class SaeConfig:
   bandwidth: float = 0.05  # ε of the straight-through estimates
   initial_threshold: float = 0.05
   pre_act: float = 3e-6  # pull on dead latents; 0 turns it off
+  # Of a transcoder: a matrix from input to output beside the latents, zero at
+  # first (Paulo et al. 2025, arXiv:2501.18823).
+  skip: bool = False
   # Of a crosscoder, whose `sources` follow from the stores: the first latents,
   # with the same decoder for all sources; then some of one source alone each.
   sources: int = 1
@@ -57,9 +75,10 @@ class SaeConfig:
   def __post_init__(self):
     if self.latents < 1:
       raise errors.InputError(f"sae.latents={self.latents}: need at least 1")
-    if self.activation not in ("topk", *DENSE):
+    if self.activation not in (*SPARSE, *DENSE):
       raise errors.InputError(
-        f"sae.activation={self.activation!r}: choose one of {('topk', *DENSE)}"
+        f"sae.activation={self.activation!r}: choose one of"
+        f" {', '.join((*SPARSE, *DENSE))}"
       )
     if self.activation in DENSE:
       _check_dense(self)
@@ -67,6 +86,7 @@ class SaeConfig:
       raise errors.InputError(
         f"sae.k={self.k}: need 1 <= k <= latents ({self.latents})"
       )
+    _check_sparse(self)
     if self.aux_k is not None and not 1 <= self.aux_k <= self.latents:
       raise errors.InputError(
         f"sae.aux_k={self.aux_k}: need 1 <= aux_k <= latents"
@@ -112,6 +132,64 @@ class SaeConfig:
   def resolve_aux_k(self, d_model: int) -> int:
     """AuxK's latents per row: half the model's width by default (App. A.2)."""
     return min(self.aux_k or max(1, d_model // 2), self.latents)
+
+
+def _check_sparse(config: SaeConfig) -> None:
+  """What only TopK and BatchTopK have."""
+  sparse = config.activation in SPARSE
+  for name in ("prefixes", "multi_topk", "k_start", "k_steps"):
+    if getattr(config, name) and not sparse:
+      raise errors.InputError(
+        f"sae.{name}={getattr(config, name)} is of {' and '.join(SPARSE)};"
+        f" leave it out with activation={config.activation!r}"
+      )
+  ascending = all(a < b for a, b in itertools.pairwise(config.prefixes))
+  if config.prefixes and not (
+    ascending
+    and config.prefixes[0] >= 1
+    and config.prefixes[-1] == config.latents
+  ):
+    raise errors.InputError(
+      f"sae.prefixes={config.prefixes}: give sizes that ascend, from at least"
+      f" 1 to the number of latents ({config.latents})"
+    )
+  if not (math.isfinite(config.multi_topk) and config.multi_topk >= 0):
+    raise errors.InputError(
+      f"sae.multi_topk={config.multi_topk}: need a weight >= 0, such as 1/8"
+    )
+  if config.multi_topk and config.prefixes:
+    raise errors.InputError(
+      "sae.multi_topk and sae.prefixes are two ways to nest reconstructions;"
+      " give one of them"
+    )
+  most = config.k * (MULTI_TOPK if config.multi_topk else 1)
+  if sparse and most > config.latents:
+    raise errors.InputError(
+      f"sae.multi_topk={config.multi_topk}: {MULTI_TOPK} k = {most} latents"
+      f" reconstruct a row, but there are {config.latents}"
+    )
+  _check_annealing(config)
+  if config.activation == "batch_topk" and config.recall_target is not None:
+    raise errors.InputError(
+      f"sae.recall_target={config.recall_target}: BatchTopK is exact; leave it"
+      " out, or use activation='topk'"
+    )
+
+
+def _check_annealing(config: SaeConfig) -> None:
+  if (config.k_start is None) != (config.k_steps == 0):
+    raise errors.InputError(
+      f"sae.k_start={config.k_start}, sae.k_steps={config.k_steps}: give both,"
+      " or neither"
+    )
+  if config.k_steps < 0:
+    raise errors.InputError(f"sae.k_steps={config.k_steps}: need 0 or more")
+  start = config.k_start
+  times = MULTI_TOPK if config.multi_topk else 1
+  if start is not None and not config.k <= start <= config.latents // times:
+    raise errors.InputError(
+      f"sae.k_start={start}: need k <= k_start <= {config.latents // times}"
+    )
 
 
 def _check_dense(config: SaeConfig) -> None:

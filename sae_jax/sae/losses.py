@@ -108,7 +108,12 @@ def _centred_square_sums(arrays, rows, axis_name):
   return _psum(centred, axis_name)
 
 
-def _inputs(params, x_BD, target_BE, spec):
+def encoder_inputs(
+  params: dictionary.Params,
+  x_BD: jax.Array,
+  target_BE: jax.Array | None,
+  spec: LossSpec,
+) -> tuple[jax.Array, jax.Array]:
   """What the encoder is given, and what the sum over latents should be."""
   centred_BE = (x_BD if target_BE is None else target_BE) - params.b_dec_D[None]
   wanted_BE = centred_BE
@@ -150,7 +155,7 @@ def loss_and_grads(
   the place of the spec's numbers, for programs that compute several losses.
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
-  inputs_BD, wanted_BE = _inputs(params, x_BD, target_BE, spec)
+  inputs_BD, wanted_BE = encoder_inputs(params, x_BD, target_BE, spec)
   target_BE = x_BD if target_BE is None else target_BE
   per_row = 1 / (rows * total_variance)
   measure = _plain if spec.is_plain else _nested
@@ -190,6 +195,32 @@ def loss_and_grads(
     ),
   )
   return loss, report, _finish(grads, params, x_BD, found.slope_BE, spec)
+
+
+def reconstruction_report(
+  target_BE: jax.Array,
+  error_BE: jax.Array,
+  active: jax.Array,
+  fired_F: jax.Array,
+  spec: LossSpec,
+) -> Report:
+  """Of an error ŷ − y, a shard's number of active pairs, and what fired."""
+  rows = _psum(target_BE.shape[0], spec.data_axis)
+  square_error, active, fired_F = _psum(
+    (_square_sum(error_BE), active, fired_F.astype(jnp.int32)), spec.data_axis
+  )
+  (spread,) = _centred_square_sums([target_BE], rows, spec.data_axis)
+  return Report(
+    fvu=square_error / spread,
+    l0=_psum(active, spec.latent_axis) / rows,
+    auxk=jnp.zeros(()),
+    redone=jnp.zeros((), jnp.int32),
+    recall=jnp.ones(()),
+    fired_F=fired_F > 0,
+    fvu_M=crosscoder.fvu_by_source(
+      target_BE, error_BE, spec.sources, spec.data_axis
+    ),
+  )
 
 
 def _plain(params, inputs_BD, wanted_BE, per_row, spec, k):

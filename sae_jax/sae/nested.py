@@ -27,8 +27,9 @@ from jax import lax
 from sae_jax import ops
 from sae_jax.ops.topk_encode import sharded
 from sae_jax.sae import auxk, selection
+from sae_jax.sae import config as config_lib
 
-MULTI_TOPK = 4  # the second reconstruction has so many times k
+MULTI_TOPK = config_lib.MULTI_TOPK
 
 
 @dataclasses.dataclass(frozen=True)

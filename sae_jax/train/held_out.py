@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from sae_jax import sae, store
-from sae_jax.sae import init, losses, treatment
+from sae_jax.sae import at_threshold, init, treatment
 from sae_jax.train import config as config_lib
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
@@ -54,48 +54,71 @@ def rows(
 
 
 def make_look(
-  config: sae.SaeConfig, x_NBD: jax.Array | None, mesh: jax.sharding.Mesh
+  config: sae.SaeConfig,
+  x_NBD: jax.Array | None,
+  mesh: jax.sharding.Mesh,
+  target_NBE: jax.Array | None = None,
 ) -> Look:
   """Returns `look(trained) -> {"eval/fvu", "eval/l0"}` on `rows`.
 
-  `eval/fvu` is the mean over batches of Σ‖x̂ − x‖² / Σ‖x − x̄‖², and of a
-  crosscoder `eval/fvu_M` that of its source M. Without rows the look is {}.
+  `eval/fvu` is the mean over batches of Σ‖ŷ − y‖² / Σ‖y − ȳ‖² with a
+  transcoder's targets y, and else y = x; of a crosscoder `eval/fvu_M` is that
+  of its source M. Without rows the look is {}.
   """
   if x_NBD is None:
     return lambda part: {}
-  measure = _sharded_measure(config, mesh, x_NBD.shape[2])
+  d_out = None if target_NBE is None else target_NBE.shape[2]
+  measure = _sharded_measure(config, mesh, x_NBD.shape[2], d_out)
 
   @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
-  def look(part, x_NBD):
-    def one(x_BD):
-      return measure(part.params, treatment.apply(part.inputs, x_BD))
+  def look(part, rows):
+    def one(rows):
+      x_BD, target_BE = rows
+      x_BD = treatment.apply(part.inputs, x_BD)
+      if target_BE is not None:
+        target_BE = treatment.apply(part.outputs, target_BE)
+      return measure(part.params, x_BD, target_BE, part.threshold)
 
-    found = lax.map(one, x_NBD)
+    found = lax.map(one, rows)
     return {name: jnp.mean(each_N) for name, each_N in found.items()}
 
-  return lambda part: look(part, x_NBD)
+  return lambda part: look(part, (x_NBD, target_NBE))
 
 
-def _sharded_measure(config, mesh, d_model):
-  """`(params, x_BD) -> scalars` on the mesh; the loss without AuxK."""
-  spec = step_lib.loss_spec(config, mesh, d_model)
-  spec = dataclasses.replace(spec, aux_coefficient=0.0, recall_target=None)
+def _sharded_measure(config, mesh, d_model, d_out):
+  """`(params, x_BD, target_BE, threshold) -> scalars`, on the mesh, no AuxK.
 
-  def measure(params, x_BD):
-    nothing_dead_F = jnp.zeros((params.latents,), bool)
-    _, report = losses.sae_loss(
-      params, x_BD, nothing_dead_F, jnp.float32(1), spec
-    )
+  Of BatchTopK by its threshold, as the dictionary is used afterwards.
+  """
+  config = dataclasses.replace(config, aux_coefficient=0.0, recall_target=None)
+  spec = step_lib.loss_spec(config, mesh, d_model, centred=d_out is None)
+  loss_and_grads = step_lib.loss_and_grads(config)
+
+  def measure(params, x_BD, target_BE, threshold):
+    if threshold is None:
+      nothing_dead_F = jnp.zeros((params.latents,), bool)
+      _, report, _ = loss_and_grads(
+        params,
+        x_BD,
+        nothing_dead_F,
+        jnp.float32(1),
+        spec,
+        target_BE=target_BE,
+      )
+    else:
+      report = at_threshold.measure(params, x_BD, target_BE, threshold, spec)
     found = {"eval/fvu": report.fvu, "eval/l0": report.l0}
     for source in range(config.sources if config.sources > 1 else 0):
       found[f"eval/fvu_{source}"] = report.fvu_M[source]
     return found
 
-  by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh))
+  params = state_lib.abstract_params(config, d_model, d_out)
+  by_params = jax.tree.map(lambda s: s.spec, init.params_sharding(mesh, params))
+  by_row = jax.P("data", None)
   return jax.shard_map(
     measure,
     mesh=mesh,
-    in_specs=(by_params, jax.P("data", None)),
+    in_specs=(by_params, by_row, by_row, jax.P()),
     out_specs=jax.P(),
     check_vma=False,
   )

@@ -17,11 +17,10 @@ import numpy as np
 import optax
 
 from sae_jax import sae
-from sae_jax.sae import crosscoder, init, unfold
+from sae_jax.sae import crosscoder, init, transcoder, unfold
 from sae_jax.sae import treatment as treatment_lib
 from sae_jax.train import normalize
 from sae_jax.train import optimizer as optimizer_lib
-
 
 # Places that a row gets in compiled programs where its number of active latents
 # is not fixed; a row that needs more is NaN there.
@@ -40,6 +39,7 @@ class TrainState:
   inputs: treatment_lib.Treatment  # of what is encoded
   total_variance: jax.Array  # float32, Σ_D variance of treated activations
   outputs: treatment_lib.Treatment | None = None  # of a transcoder's targets
+  threshold: jax.Array | None = None  # float32, BatchTopK's at inference
 
 
 def init_state(
@@ -86,6 +86,7 @@ def init_states(
   optimizer: optax.GradientTransformation,
   rows: normalize.Rows,
   *,
+  target: normalize.Rows | None = None,
   seeds: Iterable[int],
   mesh: jax.sharding.Mesh,
   dictionary: sae.Sae | None = None,
@@ -99,6 +100,7 @@ def init_states(
     optimizer: of `optimizer.make_optimizer`.
     rows: what is encoded; the sample is for the initial `b_dec` (Gao et al.
       take 32,768 rows).
+    target: what a transcoder decodes to, of the same tokens; None: it is none.
     seeds: of the initial dictionary rows.
     mesh: `(sae, data, latent)`.
     dictionary: for raw activations, to start from; None: random rows.
@@ -107,72 +109,96 @@ def init_states(
     errors.InputError: an unusable dictionary, or latents that do not divide
       over the mesh.
   """
-  new_params = _first_params(config, rows, mesh, dictionary)
-  treatment, total_variance = rows.treatment, rows.total_variance
-  width = rows.width
-  del rows  # the sample may be large, and the states may be many
+  new_params = _first_params(config, rows, target, mesh, dictionary)
+  params = abstract_params(config, rows.width, target and target.width)
+  treatments = rows.treatment, target and target.treatment
+  total_variance = (target or rows).total_variance
+  del rows, target  # samples may be large, and the states may be many
   create = jax.jit(
-    functools.partial(_new_state, optimizer),
-    out_shardings=state_sharding(
-      abstract_params(config, width), optimizer, mesh
-    ),
+    functools.partial(_new_state, config, optimizer),
+    out_shardings=state_sharding(params, optimizer, mesh),
     donate_argnums=0,
   )
   for seed in seeds:
     yield create(
       new_params(seed),
-      jax.tree.map(np.float32, treatment),
+      *jax.tree.map(np.float32, treatments),
       np.float32(total_variance),
     )
 
 
-def _first_params(config, rows, mesh, dictionary):
+def _first_params(config, rows, target, mesh, dictionary):
   """`new_params(seed) -> sae.Params`."""
   if dictionary is not None:
-    wanted = abstract_params(config, rows.width)
+    wanted = abstract_params(config, rows.width, target and target.width)
     return lambda seed: unfold.from_dictionary(
-      dictionary, rows.treatment, mesh, wanted=wanted
+      dictionary,
+      rows.treatment,
+      mesh,
+      outputs=target and target.treatment,
+      wanted=wanted,
     )
   middle = (
     init.geometric_median
     if config.decoder_bias == "geometric_median"
     else init.mean
   )
-  b_dec_D = normalize.treated(rows.treatment, middle(rows.sample_ND))
-  partition = crosscoder.partition_of(config)
+  middle_D = normalize.treated(rows.treatment, middle(rows.sample_ND))
+  if target is None:
+    create = functools.partial(
+      init.init_params, middle_D, partition=crosscoder.partition_of(config)
+    )
+  else:
+    create = functools.partial(
+      transcoder.init_params,
+      middle_D,
+      normalize.treated(target.treatment, middle(target.sample_ND)),
+      transcoder.linear_map(
+        normalize.treated(rows.treatment, rows.sample_ND),
+        normalize.treated(target.treatment, target.sample_ND),
+      ),
+      skip=config.skip,
+    )
 
   def new_params(seed):
-    params = init.init_params(b_dec_D, config.latents, seed, mesh, partition)
+    params = create(latents=config.latents, seed=seed, mesh=mesh)
     return init.with_latent_values(params, config, mesh)
 
   return new_params
 
 
-def _new_state(optimizer, params, inputs, total_variance):
+def _new_state(config, optimizer, params, inputs, outputs, total_variance):
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=optimizer.init(params),
     tokens_since_fired_F=jnp.zeros((params.latents,), jnp.int32),
     inputs=inputs,
+    outputs=outputs,
     total_variance=total_variance,
+    threshold=jnp.zeros(()) if config.activation == "batch_topk" else None,
   )
 
 
-def abstract_params(config: sae.SaeConfig, d_model: int) -> sae.Params:
-  """Shapes and dtypes of the parameters."""
+def abstract_params(
+  config: sae.SaeConfig, d_model: int, d_out: int | None = None
+) -> sae.Params:
+  """Shapes and dtypes; `d_out` is a transcoder's, None: it is none."""
 
   def zeros(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
   latents = config.latents
+  width = d_model if d_out is None else d_out
   arrays: list[Any] = [
     zeros(latents, d_model),
-    zeros(latents, d_model),
+    zeros(latents, width),
     zeros(latents),
-    zeros(d_model),
+    zeros(width),
   ]
   more: Any = {name: zeros(latents) for name in init.latent_values(config)}
+  if config.skip:
+    more["w_skip_DE"] = zeros(d_model, width)
   return sae.Params(*arrays, **more)
 
 
@@ -196,6 +222,7 @@ def state_sharding(
     "tokens_since_fired_F": jax.NamedSharding(mesh, jax.P("latent")),
     "inputs": replicated,
     "outputs": replicated,
+    "threshold": replicated,
     "total_variance": replicated,
   }
   return TrainState(**shardings)
@@ -207,7 +234,8 @@ def abstract_state(
   d_model: int,
   mesh: jax.sharding.Mesh,
   *,
-  inputs: treatment_lib.Treatment | None = None,
+  normalization: str = "scale",
+  d_out: int | None = None,
 ) -> TrainState:
   """Shapes, dtypes and shardings of the state, for restoring a checkpoint.
 
@@ -216,15 +244,17 @@ def abstract_state(
     optimizer: of `optimizer.make_optimizer`.
     d_model: D.
     mesh: `(sae, data, latent)`.
-    inputs: abstract; None: of one scale.
+    normalization: how rows are treated, see `normalize.treat`.
+    d_out: of a transcoder's targets.
   """
   init.check_shards(config.latents, mesh.shape["latent"])
-  params = abstract_params(config, d_model)
+  params = abstract_params(config, d_model, d_out)
   scalar = jax.ShapeDtypeStruct((), jnp.float32)
   shapes = jax.eval_shape(
-    functools.partial(_new_state, optimizer),
+    functools.partial(_new_state, config, optimizer),
     params,
-    treatment_lib.Treatment(scalar) if inputs is None else inputs,
+    normalize.abstract(normalization, d_model, sources=config.sources),
+    None if d_out is None else normalize.abstract(normalization, d_out),
     scalar,
   )
   return place(shapes, state_sharding(params, optimizer, mesh))
@@ -250,11 +280,12 @@ class Trained:
   params: sae.Params
   inputs: treatment_lib.Treatment
   outputs: treatment_lib.Treatment | None = None
+  threshold: jax.Array | None = None
 
 
 def trained(state: TrainState) -> Trained:
   """The part of a state, or of a stacked one, that is exported."""
-  return Trained(state.params, state.inputs, state.outputs)
+  return Trained(state.params, state.inputs, state.outputs, state.threshold)
 
 
 def to_sae(
@@ -268,12 +299,17 @@ def dictionary(
   part: Trained, config: sae.SaeConfig, metadata: dict | None = None
 ) -> sae.Sae:
   """`to_sae` of a part of the state."""
-  params = jax.jit(treatment_lib.fold)(part.params, part.inputs, part.outputs)
-  dense = config.activation in sae.DENSE
+  params, activation = part.params, config.activation
+  if part.threshold is not None:
+    activation = "jumprelu"
+    params = dataclasses.replace(
+      params, threshold_F=jnp.broadcast_to(part.threshold, params.b_enc_F.shape)
+    )
+  params = jax.jit(treatment_lib.fold)(params, part.inputs, part.outputs)
   return sae.make_sae(
     params,
-    min(config.latents, _PLACES) if dense else config.k,
+    config.k if activation == "topk" else min(config.latents, _PLACES),
     metadata,
-    activation=config.activation,
+    activation=activation,
     sources=config.sources,
   )

@@ -17,7 +17,15 @@ from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.ops import dispatch
-from sae_jax.sae import crosscoder, init, losses, treatment
+from sae_jax.sae import (
+  at_threshold,
+  crosscoder,
+  dense_losses,
+  init,
+  losses,
+  treatment,
+)
+from sae_jax.train import annealing
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 
@@ -38,6 +46,7 @@ class Member:
 
   k: jax.Array | None = None  # int32, at most the config's
   aux_coefficient: jax.Array | None = None  # float32
+  sparsity: jax.Array | None = None  # float32, after its warm-up
   peak_rate: jax.Array | None = None  # float32, of the learning rate
 
 
@@ -53,15 +62,16 @@ class Found:
   tokens_since_fired_F: jax.Array  # int32, with this batch
   peak_rate: jax.Array | float
   scalars: dict[str, jax.Array]  # all but the gradient's norm
+  threshold: jax.Array | None = None  # BatchTopK's, with this batch
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardStep:
   """A step on a shard's part of state and rows, inside a `shard_map`.
 
-  `measure(state, x_BD, member=Member()) -> Found` takes raw rows and changes
-  nothing. `update(state, found) -> (state, Σ g²)` needs no other shard.
-  `norm(Σ g²)` is the gradient's, over all shards.
+  `measure(state, x_BD, member=Member(), target_BE=None) -> Found` takes raw
+  rows and changes nothing. `update(state, found) -> (state, Σ g²)` needs no
+  other shard. `norm(Σ g²)` is the gradient's, over all shards.
   """
 
   measure: Callable[..., Found]
@@ -78,6 +88,7 @@ def make_train_step(
   *,
   d_model: int,
   steps: int,
+  d_out: int | None = None,
   implementation: str | None = None,
 ) -> TrainStep:
   """Compiles-on-first-call `train_step(state, x_BD) -> (state, scalars)`.
@@ -89,9 +100,12 @@ def make_train_step(
   the step used): `train/loss`, `train/fvu` (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the
   batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
   `train/redone` (1: a kernel could not certify its top-k, so the batch was done
-  again by the exact path; always 0 where there is no such kernel),
+  again by the exact path; always 0 where there is no such kernel; of BatchTopK
+  1 if it was done densely, see `sae.batch_dense`),
   `train/topk_recall` (with `recall_target`: the share of the exact top-k that
-  was found, measured on a few rows),
+  was found, measured on a few rows), `train/k` (with `k_start`),
+  `train/threshold` (of BatchTopK, with this batch),
+  `train/sparsity` (of the dense kinds: λ as the step used it),
   `train/grad_norm` (of the loss, before the projection), `train/lr`. A NaN or
   infinity anywhere in the batch or the parameters makes the loss non-finite.
 
@@ -101,6 +115,8 @@ def make_train_step(
     mesh: `(sae, data, latent)`.
     d_model: D.
     steps: the length of the run, which the learning rate's decay ends with.
+    d_out: E of a transcoder, whose batches are (x_BD, target_BE); None: rows
+      are decoded to themselves.
     implementation: of the ops; None: by the mesh's platform.
 
   Raises:
@@ -116,7 +132,7 @@ def make_train_step(
     optimizer_config, latents=config.latents, steps=steps
   )
   shardings = state_lib.state_sharding(
-    state_lib.abstract_params(config, d_model), optimizer, mesh
+    state_lib.abstract_params(config, d_model, d_out), optimizer, mesh
   )
   by_row = jax.NamedSharding(mesh, jax.P("data", None))
   replicated = jax.NamedSharding(mesh, jax.P())
@@ -126,11 +142,13 @@ def make_train_step(
     mesh,
     d_model=d_model,
     steps=steps,
+    d_out=d_out,
     implementation=implementation,
   )
 
-  def shard(state, x_BD):
-    found = step.measure(state, x_BD)
+  def shard(state, batch):
+    x_BD, target_BE = (batch, None) if d_out is None else batch
+    found = step.measure(state, x_BD, target_BE=target_BE)
     state, square = step.update(state, found)
     return state, found.scalars | {"train/grad_norm": step.norm(square)}
 
@@ -156,10 +174,11 @@ def make_shard_step(
   *,
   d_model: int,
   steps: int,
+  d_out: int | None = None,
   implementation: str | None = None,
 ) -> ShardStep:
   """The parts of a step; the arguments are those of `make_train_step`."""
-  spec = loss_spec(config, mesh, d_model, implementation)
+  spec = loss_spec(config, mesh, d_model, implementation, centred=d_out is None)
   apply = optimizer_lib.make_apply(
     optimizer_config,
     mesh,
@@ -172,22 +191,35 @@ def make_shard_step(
   )
   partition = crosscoder.partition_of(config)
 
-  def measure(state, x_BD, member=_AS_CONFIGURED):
+  def measure(state, x_BD, member=_AS_CONFIGURED, target_BE=None):
     x_BD = lax.optimization_barrier(treatment.apply(state.inputs, x_BD))
+    if target_BE is not None:
+      target_BE = treatment.apply(state.outputs, target_BE)
+      target_BE = lax.optimization_barrier(target_BE)
     dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:
       dead = lax.psum(dead, "latent")
     peak = own_peak if member.peak_rate is None else member.peak_rate
-    loss, report, grads = losses.loss_and_grads(
-      state.params,
-      x_BD,
-      dead_F,
-      state.total_variance,
-      spec,
-      k=member.k,
-      aux_coefficient=member.aux_coefficient,
-    )
+    own, sparsity = _of_kind(config, state.step, member, steps)
+
+    def evaluate(spec, **own):
+      return loss_and_grads(config)(
+        state.params,
+        x_BD,
+        dead_F,
+        state.total_variance,
+        spec,
+        target_BE=target_BE,
+        aux_coefficient=member.aux_coefficient,
+        **own,
+      )
+
+    if config.k_start is None:
+      loss, report, grads = evaluate(spec, **own)
+    else:
+      k = annealing.k_at(config, state.step, member.k)
+      loss, report, grads = annealing.evaluate(config, spec, k, evaluate)
     first = lax.axis_index("latent") * state.params.latents
     grads = crosscoder.project(grads, partition, first)
     scalars = {
@@ -203,6 +235,14 @@ def make_shard_step(
     }
     if config.recall_target is not None:
       scalars["train/topk_recall"] = report.recall
+    if sparsity is not None:
+      scalars["train/sparsity"] = sparsity
+    if config.k_start is not None:
+      scalars["train/k"] = k.astype(jnp.float32)
+    threshold = state.threshold
+    if threshold is not None:
+      threshold = at_threshold.follow(threshold, report.smallest, state.step)
+      scalars["train/threshold"] = threshold
     for source in range(config.sources if config.sources > 1 else 0):
       scalars[f"train/fvu_{source}"] = report.fvu_M[source]
     batch = x_BD.shape[0] * mesh.shape["data"]
@@ -213,6 +253,7 @@ def make_shard_step(
       ),
       peak_rate=peak,
       scalars=scalars,
+      threshold=threshold,
     )
 
   def update(state, found):
@@ -225,6 +266,7 @@ def make_shard_step(
       params=params,
       opt_state=opt_state,
       tokens_since_fired_F=found.tokens_since_fired_F,
+      threshold=found.threshold,
     )
     return state, square
 
@@ -242,23 +284,58 @@ def _count(tokens_F, fired_F, batch):
   return jnp.where(fired_F, 0, counted_F)
 
 
+def loss_and_grads(config: sae.SaeConfig) -> Callable[..., Any]:
+  """`losses.loss_and_grads`, or that of the dense kinds."""
+  of = dense_losses if config.activation in sae.DENSE else losses
+  return of.loss_and_grads
+
+
+def _of_kind(config, step, member, steps):
+  """Arguments that only one family's loss takes, and λ, which may be None."""
+  if config.activation not in sae.DENSE:
+    return {"k": member.k}, None
+  peak = member.sparsity
+  if peak is None:
+    peak = config.resolve_sparsity()
+  sparsity = dense_losses.sparsity_at(config, step, peak=peak, steps=steps)
+  return {"sparsity": sparsity}, sparsity
+
+
 def loss_spec(
   config: sae.SaeConfig,
   mesh: jax.sharding.Mesh,
   d_model: int,
   implementation: str | None = None,
-) -> losses.LossSpec:
+  *,
+  centred: bool = True,
+) -> losses.LossSpec | dense_losses.DenseSpec:
   """The loss of one shard of the mesh; `implementation` None: by platform."""
   platform = mesh.devices.flat[0].platform
+  common: dict[str, Any] = {
+    "aux_k": config.resolve_aux_k(d_model),
+    "aux_coefficient": config.aux_coefficient,
+    "matmul_dtype": config.matmul_dtype,
+    "centred": centred,
+    "sources": config.sources,
+    "implementation": implementation or dispatch.for_platform(platform),
+    # XLA does not remove a sum over one device: it would copy the gradients.
+    "data_axis": "data" if mesh.shape["data"] > 1 else None,
+    "latent_axis": "latent" if mesh.shape["latent"] > 1 else None,
+  }
+  if config.activation in sae.DENSE:
+    return dense_losses.DenseSpec(
+      activation=config.activation,
+      sparsity=config.resolve_sparsity(),
+      target_l0=config.target_l0,
+      bandwidth=config.bandwidth,
+      pre_act=config.pre_act,
+      **common,
+    )
   return losses.LossSpec(
     k=config.k,
-    aux_k=config.resolve_aux_k(d_model),
-    aux_coefficient=config.aux_coefficient,
-    matmul_dtype=config.matmul_dtype,
+    activation=config.activation,
+    prefixes=config.prefixes,
+    multi_topk=config.multi_topk,
     recall_target=config.recall_target,
-    sources=config.sources,
-    implementation=implementation or dispatch.for_platform(platform),
-    # XLA does not remove a sum over one device: it would copy the gradients.
-    data_axis="data" if mesh.shape["data"] > 1 else None,
-    latent_axis="latent" if mesh.shape["latent"] > 1 else None,
+    **common,
   )
