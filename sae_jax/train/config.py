@@ -18,7 +18,9 @@ class MemberConfig:
   seed: int | None = None
   learning_rate: float | None = None  # the peak
   aux_coefficient: float | None = None
+  sparsity: float | None = None
   hook: str | None = None  # of the same store, as wide as the others
+  target: str | None = None  # likewise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class TrainConfig:
   # of all hooks of all stores, in this order, lie side by side.
   paired: tuple[str, ...] = ()
   hooks: tuple[str, ...] = ()
+  # A hook of the same store that a transcoder decodes to; "": rows are decoded
+  # to themselves.
+  target: str = ""
   # What is done to rows first. "scale": one factor for all that makes the mean
   # square norm D. "centre": the mean is subtracted, too. "standardize": each
   # dimension is divided by its deviation, besides. The dictionary that is
@@ -103,6 +108,8 @@ class TrainConfig:
       )
     if self.sweep:
       _check_sweep(self)
+    else:
+      _check_target(self)
 
 
 # What a resumed run may change: it does not enter the numbers. (On another mesh
@@ -137,10 +144,16 @@ def _member(config: TrainConfig, index: int) -> TrainConfig:
     return dataclasses.replace(
       config,
       sweep=(),
-      sae=_with(config.sae, k=own.k, aux_coefficient=own.aux_coefficient),
+      sae=_with(
+        config.sae,
+        k=own.k,
+        aux_coefficient=own.aux_coefficient,
+        sparsity=own.sparsity,
+      ),
       optimizer=_with(config.optimizer, learning_rate=own.learning_rate),
       seed=config.seed if own.seed is None else own.seed,
       hook=own.hook or config.hook,
+      target=own.target or config.target,
     )
   except errors.InputError as error:
     raise errors.InputError(f"sweep[{index}]: {error}") from None
@@ -149,6 +162,25 @@ def _member(config: TrainConfig, index: int) -> TrainConfig:
 def _with(config, **own):
   given = {name: value for name, value in own.items() if value is not None}
   return dataclasses.replace(config, **given)
+
+
+def _check_target(config: TrainConfig) -> None:
+  target = config.target
+  if target and (config.paired or config.hooks):
+    raise errors.InputError(
+      f"target={target} with paired={config.paired} and hooks={config.hooks}: a"
+      " crosscoder decodes to what it encodes; leave one out"
+    )
+  if target and target == config.hook:
+    raise errors.InputError(
+      f"target={target} is the hook itself, which is what an autoencoder"
+      " decodes to; leave it out"
+    )
+  if config.sae.skip and not target:
+    raise errors.InputError(
+      "sae.skip=True: a skip belongs to a transcoder; without a target it would"
+      " copy the input to itself. Give target=HOOK, or leave it out"
+    )
 
 
 def _check_sweep(config: TrainConfig) -> None:
@@ -168,10 +200,15 @@ def _check_sweep(config: TrainConfig) -> None:
         f" these are those of init_from={config.init_from}; leave one out"
       )
   found = members(config)
+  if len({bool(member.target) for member in found}) > 1:
+    raise errors.InputError(
+      "sweep: some dictionaries are transcoders and others have no target;"
+      " train them in two runs"
+    )
   for index, member in enumerate(found):
     if member in found[:index]:
       raise errors.InputError(
         f"sweep[{found.index(member)}] and sweep[{index}] are one and the same"
         " dictionary; let them differ in k, seed, learning_rate,"
-        " aux_coefficient or hook"
+        " aux_coefficient, sparsity, hook or target"
       )

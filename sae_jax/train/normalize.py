@@ -4,7 +4,10 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import errors
@@ -116,6 +119,20 @@ def treat(
       scale, None if kind == "scale" else mean_D
     ),
     total_variance=float(np.sum(moments.variance_D * scale * scale)),
+  )
+
+
+def abstract(
+  kind: str, width: int, *, sources: int = 1
+) -> treatment_lib.Treatment:
+  """Shapes and dtypes of a treatment."""
+
+  def zeros(*shape) -> Any:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  each = kind == "standardize" or sources > 1
+  return treatment_lib.Treatment(
+    zeros(width) if each else zeros(), None if kind == "scale" else zeros(width)
   )
 
 

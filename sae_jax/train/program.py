@@ -4,9 +4,10 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -50,16 +51,24 @@ def one(
   Raises:
     errors.InputError: config, store and mesh do not fit together.
   """
-  hook = source.hook(config.hook)
-  d_model = source.d_model(hook)
-  metadata = provenance.metadata(config, source, hook)
+  config = _named(config, source)
+  hooks = (config.hook, config.target) if config.target else config.hook
+  widths = _widths(source, [config])
+  metadata = provenance.metadata(config, source)
   adam = _adam(config)
-  rows_NBD = held_out.rows(config, source, hook, held_out_chunks, mesh)
-  look = held_out.make_look(config.sae, rows_NBD, mesh)
+  look = _look(config, source, held_out_chunks, mesh)
 
   def new_state():
-    seeds = [config.seed]
-    states = start.new_states(config, source, hook, chunks, adam, mesh, seeds)
+    states = start.new_states(
+      config,
+      source,
+      config.hook,
+      chunks,
+      adam,
+      mesh,
+      [config.seed],
+      config.target,
+    )
     return next(states)
 
   def export(state, directory):
@@ -67,12 +76,18 @@ def one(
     formats.save_sae(dictionary, str(directory / "sae"))
 
   return Program(
-    hooks=hook,
-    flops=_flops(config, d_model),
-    abstract_state=state_lib.abstract_state(config.sae, adam, d_model, mesh),
+    hooks=hooks,
+    flops=_flops(config, widths["d_model"]),
+    abstract_state=state_lib.abstract_state(
+      config.sae,
+      adam,
+      mesh=mesh,
+      normalization=config.normalize,
+      **widths,
+    ),
     new_state=new_state,
     train_step=step_lib.make_train_step(
-      config.sae, config.optimizer, mesh, d_model=d_model, steps=config.steps
+      config.sae, config.optimizer, mesh, steps=config.steps, **widths
     ),
     look=lambda state: look(state_lib.trained(state)),
     records=lambda directory, first, _: records_lib.One(
@@ -94,23 +109,26 @@ def sweep(
   Raises:
     errors.InputError: config, store and mesh do not fit together.
   """
-  members = [
-    dataclasses.replace(member, hook=source.hook(member.hook))
-    for member in config_lib.members(config)
-  ]
-  hooks = tuple(dict.fromkeys(member.hook for member in members))
-  d_model = _width(source, hooks)
-  metadata = provenance.metadata(config, source, hooks[0])
+  members = [_named(member, source) for member in config_lib.members(config)]
+  sites = [(member.hook, member.target) for member in members]
+  named = itertools.chain.from_iterable(zip(*sites, strict=True))
+  hooks = tuple(dict.fromkeys(hook for hook in named if hook))
+  widths = _widths(source, members)
+  metadata = provenance.metadata(members[0], source)
   adam = _adam(config)
 
   def new_state():
     ahead = {}
-    for hook in hooks:
-      seeds = [member.seed for member in members if member.hook == hook]
-      ahead[hook] = start.new_states(
-        config, source, hook, chunks, adam, mesh, seeds
+    for hook, target in dict.fromkeys(sites):
+      seeds = [
+        member.seed
+        for member, site in zip(members, sites, strict=True)
+        if site == (hook, target)
+      ]
+      ahead[hook, target] = start.new_states(
+        config, source, hook, chunks, adam, mesh, seeds, target
       )
-    states = (next(ahead[member.hook]) for member in members)
+    states = (next(ahead[site]) for site in sites)
     return stack.stack_states(states, len(members))
 
   def export(state_S, directory):
@@ -118,7 +136,7 @@ def sweep(
       dictionary = state_lib.dictionary(
         stack.member(state_lib.trained(state_S), i),
         member.sae,
-        metadata | {"hook_name": member.hook},
+        metadata | provenance.hooks(member),
       )
       try:
         formats.save_sae(dictionary, str(directory / "sae" / str(i)))
@@ -134,18 +152,28 @@ def sweep(
 
   return Program(
     hooks=hooks if len(hooks) > 1 else hooks[0],
-    flops=_flops(config, d_model) * len(members),
+    flops=_flops(config, widths["d_model"]) * len(members),
     abstract_state=stack.abstract_state(
-      config.sae, adam, d_model, mesh, len(members)
+      config.sae,
+      adam,
+      mesh=mesh,
+      count=len(members),
+      normalization=config.normalize,
+      **widths,
     ),
     new_state=new_state,
     train_step=stacked.make_stacked_step(
       [member.sae for member in members],
       [member.optimizer for member in members],
       mesh,
-      d_model=d_model,
       steps=config.steps,
       hooks=[hooks.index(member.hook) for member in members],
+      targets=(
+        [hooks.index(member.target) for member in members]
+        if members[0].target
+        else None
+      ),
+      **widths,
     ),
     look=_look_at_all(config, members, source, held_out_chunks, mesh),
     records=records,
@@ -162,11 +190,16 @@ def _look_at_all(
   )
   # Members that differ in what a look does not see share its program.
   look_at = functools.cache(
-    lambda hook, k: held_out.make_look(
-      dataclasses.replace(config.sae, k=k), rows(hook), mesh
+    lambda hook, target, k: held_out.make_look(
+      dataclasses.replace(config.sae, k=k),
+      rows(hook),
+      mesh,
+      rows(target) if target else None,
     )
   )
-  looks = [look_at(member.hook, member.sae.k) for member in members]
+  looks = [
+    look_at(member.hook, member.target, member.sae.k) for member in members
+  ]
 
   @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, jax.P()))
   def together(found):
@@ -191,12 +224,50 @@ def _flops(config: config_lib.TrainConfig, d_model: int) -> int:
   return 2 * config.stream.batch_size * config.sae.latents * d_model
 
 
-def _width(source: store.Store, hooks: tuple[str, ...]) -> int:
-  widths = {hook: source.d_model(hook) for hook in hooks}
+def _named(
+  config: config_lib.TrainConfig, source: store.Store
+) -> config_lib.TrainConfig:
+  """The config with the store's names of hooks."""
+  return dataclasses.replace(
+    config,
+    hook=source.hook(config.hook),
+    target=source.hook(config.target) if config.target else "",
+  )
+
+
+def _look(
+  config: config_lib.TrainConfig,
+  source: store.Store,
+  chunks: range,
+  mesh: jax.sharding.Mesh,
+) -> held_out.Look:
+  """One dictionary's look at the held-out rows."""
+
+  def rows(hook):
+    return held_out.rows(config, source, hook, chunks, mesh) if hook else None
+
+  return held_out.make_look(
+    config.sae, rows(config.hook), mesh, rows(config.target)
+  )
+
+
+def _widths(
+  source: store.Store, members: Sequence[config_lib.TrainConfig]
+) -> dict[str, Any]:
+  """`d_model` and, of transcoders, `d_out`."""
+  return {
+    "d_model": _width(source, [member.hook for member in members]),
+    "d_out": _width(source, [member.target for member in members]),
+  }
+
+
+def _width(source: store.Store, hooks: Sequence[str]) -> int | None:
+  """The one width that hooks have; None if they are no hooks."""
+  widths = {hook: source.d_model(hook) for hook in hooks if hook}
   if len(set(widths.values())) > 1:
     held = ", ".join(f"{hook} is {d} wide" for hook, d in widths.items())
     raise errors.InputError(
       f"sweep: {held}; dictionaries that are trained in one step have one"
       " shape: give hooks of one width, and sweep the others in another run"
     )
-  return widths[hooks[0]]
+  return next(iter(widths.values()), None)

@@ -27,13 +27,14 @@ def state_sharding(
   optimizer_config: optimizer_lib.OptimizerConfig,
   d_model: int,
   mesh: jax.sharding.Mesh,
+  d_out: int | None = None,
 ) -> state_lib.TrainState:
   """Shardings of a stacked state: S over `sae`, the rest as for one."""
   optimizer = optimizer_lib.make_optimizer(
     optimizer_config, latents=config.latents, steps=1
   )
   one = state_lib.state_sharding(
-    state_lib.abstract_params(config.latents, d_model), optimizer, mesh
+    state_lib.abstract_params(config, d_model, d_out), optimizer, mesh
   )
   return jax.tree.map(_stacked, one)
 
@@ -44,9 +45,19 @@ def abstract_state(
   d_model: int,
   mesh: jax.sharding.Mesh,
   count: int,
+  *,
+  normalization: str = "scale",
+  d_out: int | None = None,
 ) -> state_lib.TrainState:
   """Shapes, dtypes and shardings of a stack of `count`."""
-  one = state_lib.abstract_state(config, optimizer, d_model, mesh)
+  one = state_lib.abstract_state(
+    config,
+    optimizer,
+    d_model,
+    mesh,
+    normalization=normalization,
+    d_out=d_out,
+  )
   return jax.tree.map(
     lambda a: jax.ShapeDtypeStruct(
       (count, *a.shape), a.dtype, sharding=_stacked(a.sharding)

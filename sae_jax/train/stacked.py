@@ -26,7 +26,7 @@ from sae_jax.train import stack
 from sae_jax.train import step as step_lib
 
 # What the members of a stack may differ in; `decoder_bias` is of the start.
-_SAE_MAY_DIFFER = ("k", "aux_coefficient", "decoder_bias")
+_SAE_MAY_DIFFER = ("k", "aux_coefficient", "sparsity", "decoder_bias")
 _OPTIMIZER_MAY_DIFFER = ("learning_rate",)
 
 
@@ -37,7 +37,9 @@ def make_stacked_step(
   *,
   d_model: int,
   steps: int,
+  d_out: int | None = None,
   hooks: Sequence[int] | None = None,
+  targets: Sequence[int] | None = None,
   implementation: str | None = None,
 ) -> step_lib.TrainStep:
   """`step(state_S, x) -> (state_S, scalars_S)` for S dictionaries.
@@ -60,7 +62,9 @@ def make_stacked_step(
     mesh: `(sae, data, latent)`; S divides over `sae`.
     d_model: D.
     steps: the length of the run, which the learning rates' decay ends with.
+    d_out: E, of transcoders.
     hooks: which array of `x` each member is trained on; None: x is x_BD.
+    targets: which of them a transcoder decodes to; None: they are none.
     implementation: of the ops; None: by the mesh's platform.
 
   Raises:
@@ -68,13 +72,21 @@ def make_stacked_step(
       not fit.
   """
   _check(configs, optimizer_configs, mesh)
-  fixed = {"d_model": d_model, "steps": steps, "implementation": implementation}
+  fixed = {
+    "d_model": d_model,
+    "steps": steps,
+    "d_out": d_out,
+    "implementation": implementation,
+  }
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   train_members = (
     _all_at_once if on_cpu and mesh.shape["sae"] == 1 else _in_turn
   )
-  hooks = (0,) * len(configs) if hooks is None else tuple(hooks)
-  train = train_members(configs, optimizer_configs, hooks, mesh, fixed)
+  sites = _Sites(
+    (0,) * len(configs) if hooks is None else tuple(hooks),
+    None if targets is None else tuple(targets),
+  )
+  train = train_members(configs, optimizer_configs, sites, mesh, fixed)
 
   def shard(state_S, members_S, x):
     # Members that were left behind have done fewer steps.
@@ -85,7 +97,7 @@ def make_stacked_step(
     return train(state_S, state_S.step == newest, members_S, rows)
 
   shardings = stack.state_sharding(
-    configs[0], optimizer_configs[0], d_model, mesh
+    configs[0], optimizer_configs[0], d_model, mesh, d_out
   )
   by_row = jax.NamedSharding(mesh, jax.P("data", None))
   state_specs = jax.tree.map(lambda s: s.spec, shardings)
@@ -96,7 +108,7 @@ def make_stacked_step(
     out_specs=(state_specs, jax.P("sae")),
     check_vma=False,
   )
-  members_S = _differences(configs, optimizer_configs, hooks)
+  members_S = _differences(configs, optimizer_configs, sites)
   return jax.jit(
     lambda state_S, x: sharded(state_S, members_S, x),
     in_shardings=(shardings, by_row),
@@ -105,7 +117,15 @@ def make_stacked_step(
   )
 
 
-def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
+@dataclasses.dataclass(frozen=True)
+class _Sites:
+  """Which array of a batch each member reads, and which it decodes to."""
+
+  hooks: tuple[int, ...]
+  targets: tuple[int, ...] | None
+
+
+def _all_at_once(configs, optimizer_configs, sites, mesh, fixed):
   """Every member's own step in one program, to the bit.
 
   At the cost of copies of all members, and of compile time that grows with S.
@@ -122,8 +142,12 @@ def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
     # the loops that compute them, and rounds otherwise than in a step alone.
     states = lax.optimization_barrier(states)
     done = []
-    for step, state, hook in zip(steps, states, hooks, strict=True):
-      found = step.measure(state, rows[hook])
+    targets = sites.targets or (None,) * len(steps)
+    for step, state, hook, target in zip(
+      steps, states, sites.hooks, targets, strict=True
+    ):
+      target_BE = None if target is None else rows[target]
+      found = step.measure(state, rows[hook], target_BE=target_BE)
       state, square = step.update(state, found)
       done.append((state, found.scalars, step.norm(square)))
     done = _apart(lax.optimization_barrier(done))
@@ -141,7 +165,7 @@ def _all_at_once(configs, optimizer_configs, hooks, mesh, fixed):
   return train
 
 
-def _in_turn(configs, optimizer_configs, hooks, mesh, fixed):
+def _in_turn(configs, optimizer_configs, sites, mesh, fixed):
   """One member after another, in place: one program and the memory of one."""
   # The program takes the largest k; a member keeps the first of its own.
   config = dataclasses.replace(
@@ -152,12 +176,18 @@ def _in_turn(configs, optimizer_configs, hooks, mesh, fixed):
   step = step_lib.make_shard_step(config, optimizer_configs[0], mesh, **fixed)
 
   def train(state_S, live_S, members_S, rows):
-    rows_HBD = jnp.stack(rows)
+    # Inputs are of one width, and targets are.
+    inputs_HBD, targets_HBE = _stacked_rows(rows, sites)
 
     def train_member(state_S, at):
-      index, live, (member, hook) = at
-      x_BD = stack.take(rows_HBD, hooks[0] if hook is None else hook)
-      found = step.measure(stack.take(state_S, index), x_BD, member)
+      index, live, (member, hook, target) = at
+      x_BD = stack.take(inputs_HBD, 0 if hook is None else hook)
+      target_BE = None
+      if targets_HBE is not None:
+        target_BE = stack.take(targets_HBE, 0 if target is None else target)
+      found = step.measure(
+        stack.take(state_S, index), x_BD, member, target_BE=target_BE
+      )
       # One more reading of the gradient, and none of the state.
       norm = step.norm(optimizer_lib.square_sum(found.grads))
       live &= jnp.isfinite(found.scalars["train/loss"]) & jnp.isfinite(norm)
@@ -201,7 +231,18 @@ def _with(scalars, norm, live):
   }
 
 
-def _differences(configs, optimizer_configs, hooks):
+def _stacked_rows(rows, sites):
+  """The arrays that members read, and those they decode to or None."""
+
+  def together(places):
+    if places is None:
+      return None
+    return jnp.stack([rows[place] for place in dict.fromkeys(places)])
+
+  return together(sites.hooks), together(sites.targets)
+
+
+def _differences(configs, optimizer_configs, sites):
   """[S] of what the members differ in, for programs that all of them share."""
   rates = [
     optimizer_lib.resolve_learning_rate(o, c.latents)
@@ -210,9 +251,16 @@ def _differences(configs, optimizer_configs, hooks):
   member = step_lib.Member(
     k=_varying([c.k for c in configs], np.int32),
     aux_coefficient=_varying([c.aux_coefficient for c in configs], np.float32),
+    sparsity=_varying([c.resolve_sparsity() for c in configs], np.float32),
     peak_rate=_varying(rates, np.float32),
   )
-  return member, _varying(hooks, np.int32)
+
+  def places(of):
+    """Numbers among the different ones, as `_stacked_rows` stacks them."""
+    order = list(dict.fromkeys(of or ()))
+    return _varying([order.index(place) for place in of or (0,)], np.int32)
+
+  return member, places(sites.hooks), places(sites.targets)
 
 
 def _varying(values, dtype) -> Any:

@@ -115,10 +115,12 @@ def new_states(
   adam: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
   seeds: Iterable[int],
+  target: str = "",
 ) -> Iterator[state_lib.TrainState]:
   """States before the first step, from a hook's rows and statistics.
 
-  One for every seed, made when it is asked for; the rows are looked at once.
+  Of transcoders `target` is the hook that they decode to. One for every seed,
+  made when it is asked for; the rows are looked at once.
 
   Raises:
     errors.InputError: the rows, or the dictionary to start from, are unusable.
@@ -127,9 +129,14 @@ def new_states(
     config.sae,
     adam,
     rows(config, source, hook, chunks),
+    target=rows(config, source, target, chunks) if target else None,
     seeds=seeds,
     mesh=mesh,
-    dictionary=initial(config, source.d_model(hook)),
+    dictionary=initial(
+      config,
+      source.d_model(hook),
+      source.d_model(target) if target else source.d_model(hook),
+    ),
   )
 
 
@@ -162,7 +169,9 @@ def rows(
   )
 
 
-def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
+def initial(
+  config: config_lib.TrainConfig, d_model: int, d_out: int
+) -> sae.Sae | None:
   """The dictionary of `config.init_from`; None where it names none.
 
   Raises:
@@ -174,12 +183,13 @@ def initial(config: config_lib.TrainConfig, d_model: int) -> sae.Sae | None:
   for name, ours, theirs in (
     ("sae.latents", config.sae.latents, found.latents),
     ("the hook's width", d_model, found.d_model),
+    ("the width of what is decoded to", d_out, found.d_out),
   ):
     if ours != theirs:
       raise errors.InputError(
         f"init_from={config.init_from}: this dictionary has {found.latents}"
-        f" latents of width {found.d_model}, but {name} is {ours}; they must be"
-        " equal, because latent i stays latent i"
+        f" latents of width {found.d_model} to {found.d_out}, but {name} is"
+        f" {ours}; they must be equal, because latent i stays latent i"
       )
   partition = crosscoder.partition_of(config.sae)
   if not crosscoder.keeps_to(found.params, partition):

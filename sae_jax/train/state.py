@@ -305,11 +305,14 @@ def dictionary(
     params = dataclasses.replace(
       params, threshold_F=jnp.broadcast_to(part.threshold, params.b_enc_F.shape)
     )
-  params = jax.jit(treatment_lib.fold)(params, part.inputs, part.outputs)
+  # Other rows than of norm 1 are left, where a top-k compares their values.
+  fold = functools.partial(treatment_lib.fold, unit_rows=activation != "topk")
+  params = jax.jit(fold)(params, part.inputs, part.outputs)
   return sae.make_sae(
     params,
     config.k if activation == "topk" else min(config.latents, _PLACES),
     metadata,
     activation=activation,
+    centred=part.outputs is None,
     sources=config.sources,
   )
