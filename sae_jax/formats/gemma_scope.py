@@ -20,7 +20,13 @@ import numpy as np
 import safetensors.numpy
 
 from sae_jax import artifacts, errors, sae
-from sae_jax.formats import capabilities, conversions, provenance, tensors
+from sae_jax.formats import (
+  capabilities,
+  conversions,
+  directory,
+  provenance,
+  tensors,
+)
 
 NAME = "gemma_scope"
 CONFIG = "config.json"
@@ -159,9 +165,10 @@ def _file(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def _metadata(file: pathlib.Path) -> dict[str, Any]:
-  config = artifacts.read_json(file.parent / CONFIG)
-  if not isinstance(config, dict):
+  path = file.parent / CONFIG
+  if not path.is_file():
     return _from_folders(file)
+  config = directory.read_json(path)
   known = config.get(provenance.KEY)
   if isinstance(known, dict):
     return known
