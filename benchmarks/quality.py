@@ -33,6 +33,8 @@ import quality_table
 from sae_jax import harvest, store
 from sae_jax.lm import text
 
+_SCRIPT = pathlib.Path(__file__).resolve()
+
 
 def grid(options: argparse.Namespace) -> list[quality_cells.Cell]:
   """The cells in the order they are trained: all libraries, seed by seed."""
@@ -80,7 +82,7 @@ def train_missing(
     print(f"{i + 1}/{len(missing)} {cell.name}", file=sys.stderr, flush=True)
     done = subprocess.run(
       [
-        *(sys.executable, __file__, "--cell", quality_cells.to_json(cell)),
+        *(sys.executable, str(_SCRIPT), "--cell", quality_cells.to_json(cell)),
         *("--store", options.store, "--cache", str(options.cache)),
         *("--held_out", str(options.held_out)),
       ],
