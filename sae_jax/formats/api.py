@@ -2,79 +2,88 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads a dictionary by what its directory holds; saves it by format's name."""
 
+import dataclasses
 import os
 import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
 
 from sae_jax import artifacts, errors, sae
-from sae_jax.formats import saelens
+from sae_jax.formats import (
+  decoder,
+  dictionary_learning,
+  provenance,
+  saelens,
+  sparsify,
+)
 
-_SAVE = {"saelens": saelens.save}
+# Asked in this order whether something is theirs.
+_FORMATS: tuple[Any, ...] = (saelens, sparsify, dictionary_learning)
+_SAVE = {
+  form.NAME: form.save for form in (saelens, sparsify, dictionary_learning)
+}
+WRITTEN = tuple(_SAVE)
+_WEIGHTS = (".safetensors", ".pt", ".npz")
+_BLOCK_BYTES = 64 << 20  # of weights that are checked at a time
 
 
 def load_sae(path: str | os.PathLike[str]) -> sae.Sae:
-  """Reads a dictionary; the format is recognised by its content.
+  """Reads a dictionary as float32; the format is recognised by its content.
 
-  `path` may also be a training run, whose `sae/` is taken.
+  `path` is what its makers would give it by: mostly a directory, sometimes a
+  file; or a training run of ours, whose `sae/` is taken. How long its decoder
+  rows are is noted in the metadata, `decoder_norms`: least, mean, greatest.
 
   Raises:
-    errors.InputError: there is no dictionary that is understood, or it is
-      damaged.
+    errors.InputError: there is no dictionary that is understood, it is damaged,
+      or a weight is not finite.
   """
-  return saelens.load(_place(pathlib.Path(path).expanduser()))
+  form, place = find(path)
+  return check(form.load(place), place)
 
 
 def map_sae(path: str | os.PathLike[str]) -> sae.Sae:
-  """What `load_sae` reads, as memory maps: rows are read when looked at.
+  """What `load_sae` reads, as it lies on disk: rows are read when looked at.
+
+  For a dictionary that is larger than a host's memory. Formats that can be
+  mapped are; what has to be folded is loaded. Whether weights are finite is not
+  looked at.
 
   Raises:
     errors.InputError: see `load_sae`.
   """
-  return saelens.mapped(_place(pathlib.Path(path).expanduser()))
+  form, place = find(path)
+  return form.load(place)
 
 
-def open_decoder(path: str | os.PathLike[str]) -> saelens.Decoder:
+def open_decoder(path: str | os.PathLike[str]) -> decoder.Decoder:
   """The decoder rows of what `load_sae(path)` reads, without the rest of it.
 
   Raises:
     errors.InputError: see `load_sae`.
   """
-  return saelens.Decoder(_place(pathlib.Path(path).expanduser()))
+  form, place = find(path)
+  return decoder.Decoder(form.load(place), place)
 
 
 def hash_sae(path: str | os.PathLike[str]) -> str:
-  """SHA-256 of the file of weights that `load_sae(path)` reads.
+  """SHA-256 of the weights that `load_sae(path)` reads: of their file.
 
   Raises:
     errors.InputError: see `load_sae`.
   """
-  place = _place(pathlib.Path(path).expanduser())
-  return artifacts.hash_file(place / saelens.WEIGHTS)
-
-
-def _place(path: pathlib.Path) -> pathlib.Path:
-  """The directory of the dictionary that is meant by `path`."""
-  if not path.exists():
-    raise errors.InputError(f"{path}: no such directory")
-  for place in (path, path / "sae"):
-    if saelens.is_saelens(place):
-      return place
-  several = [
-    p
-    for pattern in ("[0-9]*", "sae/[0-9]*")
-    for p in path.glob(pattern)
-    if saelens.is_saelens(p)
-  ]
-  if several:
-    raise errors.InputError(
-      f"{path} holds {len(several)} dictionaries, those of a sweep; name one of"
-      f" them, such as {min(several)}"
-    )
-  held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-  raise errors.InputError(
-    f"{path} holds no dictionary of a known format ({', '.join(_SAVE)}:"
-    f" {saelens.CONFIG} and {saelens.WEIGHTS}); it holds"
-    f" {', '.join(held[:8]) or 'nothing'}"
-  )
+  _, place = find(path)
+  files = [place] if place.is_file() else sorted(place.iterdir())
+  hashes = {
+    file.name: artifacts.hash_file(file)
+    for file in files
+    if file.suffix in _WEIGHTS and not file.name.startswith(".")
+  }
+  if len(hashes) == 1:
+    return next(iter(hashes.values()))
+  return artifacts.hash_json(hashes)
 
 
 def save_sae(
@@ -85,10 +94,93 @@ def save_sae(
   """Writes a dictionary to the directory `path`.
 
   Raises:
-    errors.InputError: no such format, or weights that are not finite.
+    errors.InputError: no such format, a format that has no such dictionaries,
+      or weights that are not finite.
   """
   if format not in _SAVE:
     raise errors.InputError(
       f"format={format!r} is not supported; supported: {', '.join(_SAVE)}"
     )
   _SAVE[format](dictionary, pathlib.Path(path).expanduser())
+
+
+def find(path: str | os.PathLike[str]) -> tuple[Any, pathlib.Path]:
+  """The format of what is meant by `path`, and its directory or file.
+
+  Raises:
+    errors.InputError: there is none, or several.
+  """
+  path = pathlib.Path(path).expanduser()
+  if not path.exists():
+    raise errors.InputError(f"{path}: no such directory")
+  for place in (path, path / "sae"):
+    for form in _FORMATS:
+      if form.matches(place):
+        return form, place
+  several = [
+    p
+    for pattern in ("*", "sae/*")
+    for p in path.glob(pattern)
+    if p.is_dir() and any(form.matches(p) for form in _FORMATS)
+  ]
+  if several:
+    raise errors.InputError(
+      f"{path} holds {len(several)} dictionaries; name one of them,"
+      f" such as {min(several)}"
+    )
+  known = ", ".join(form.NAME for form in _FORMATS)
+  if path.is_file():
+    raise errors.InputError(
+      f"{path} is no dictionary of a known format: {known}"
+    )
+  held = sorted(p.name for p in path.iterdir())
+  raise errors.InputError(
+    f"{path} holds no dictionary of a known format ({known}); it holds"
+    f" {', '.join(held[:8]) or 'nothing'}"
+  )
+
+
+def check(dictionary: sae.Sae, place: pathlib.Path) -> sae.Sae:
+  """The dictionary as float32, if it is one; with its norms in the metadata.
+
+  Raises:
+    errors.InputError: a weight is not finite, or k is not of this dictionary.
+  """
+  if not 1 <= dictionary.k <= dictionary.latents:
+    raise errors.InputError(
+      f"{place}: k={dictionary.k}, but there are {dictionary.latents} latents"
+    )
+  arrays, norms = {}, []
+  for field in dataclasses.fields(dictionary.params):
+    array = getattr(dictionary.params, field.name)
+    if array is None:
+      continue
+    # A copy: of a memory map nothing must be left, files may change.
+    host = np.array(array, np.float32, order="C")
+    _check_finite(host, field.name, place)
+    if field.name == "w_dec_FD":
+      norm_F = np.sqrt(np.einsum("fd,fd->f", host, host))
+      norms = [norm_F.min(), norm_F.mean(dtype=np.float64), norm_F.max()]
+    arrays[field.name] = jnp.asarray(host)
+  metadata = {
+    **dictionary.metadata,
+    # Four digits: metadata is part of what a compiled program depends on, and
+    # those of rows of norm 1 are to be the same.
+    provenance.NORMS: [float(f"{norm:.4g}") for norm in norms],
+  }
+  return dataclasses.replace(
+    dictionary,
+    params=sae.Params(**arrays),
+    metadata=sae.Metadata(metadata),
+  )
+
+
+def _check_finite(array: np.ndarray, name: str, place: pathlib.Path) -> None:
+  rows = max(1, _BLOCK_BYTES * len(array) // max(1, array.nbytes))
+  for first in range(0, len(array), rows):
+    wrong = np.argwhere(~np.isfinite(array[first : first + rows]))
+    if wrong.size:
+      raise errors.InputError(
+        f"{place}: {name.rsplit('_', 1)[0]} holds NaN or infinity, first in"
+        f" row {first + wrong[0, 0]}"
+      )

@@ -3,7 +3,9 @@
 """The tensors of a safetensors file as memory maps: read when looked at."""
 
 import json
+import math
 import pathlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,15 +18,36 @@ _DTYPES = {
   "F16": np.dtype("<f2"),
   "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+_INTEGERS = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
 
 
-def tensors(path: pathlib.Path) -> dict[str, np.memmap]:
-  """Every tensor of the file by name.
+def tensors(
+  path: pathlib.Path, *, integers: bool = False
+) -> dict[str, np.ndarray]:
+  """Every tensor of the file by name; of whole numbers if `integers`.
 
   Raises:
-    errors.InputError: there is no such file, it is not a safetensors file, or
-      a tensor in it is not of floats.
+    errors.InputError: there is no such file, it is not a whole safetensors
+      file, or a tensor in it is of another type.
   """
+  dtypes = _DTYPES | _INTEGERS if integers else _DTYPES
+  header, start, size = _header(path)
+  spans = [_span(path, name, entry, dtypes) for name, entry in header.items()]
+  end = start + max((stop for _, stop in spans), default=0)
+  if end != size:
+    raise _incomplete(path, f"{size} bytes, but its tensors end at {end}")
+  found = {}
+  for (name, entry), (first, last) in zip(header.items(), spans, strict=True):
+    dtype, shape = dtypes[entry["dtype"]], tuple(entry["shape"])
+    if first == last:
+      found[name] = np.zeros(shape, dtype)
+    else:
+      found[name] = np.memmap(path, dtype, "r", start + first, shape)
+  return found
+
+
+def _header(path: pathlib.Path) -> tuple[dict[str, Any], int, int]:
+  """The file's entries, where its tensors start, its size in bytes."""
   try:
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -33,25 +56,36 @@ def tensors(path: pathlib.Path) -> dict[str, np.memmap]:
   except FileNotFoundError:
     raise errors.InputError(f"{path}: no such file") from None
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise errors.InputError(
-      f"{path} is not a complete safetensors file: {error}"
-    ) from None
+    raise _incomplete(path, str(error)) from None
+  if not isinstance(header, dict):
+    raise _incomplete(path, "its header is not a JSON object")
   header.pop("__metadata__", None)
-  found = {}
-  for name, entry in header.items():
-    start, stop = entry["data_offsets"]
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is None:
-      raise errors.InputError(
-        f"{path}: {name} is of type {entry['dtype']}; floats are understood:"
-        f" {', '.join(_DTYPES)}"
-      )
-    if 8 + length + stop > size:
-      raise errors.InputError(
-        f"{path} is not a complete safetensors file: {size} bytes, but {name}"
-        f" ends at {8 + length + stop}"
-      )
-    found[name] = np.memmap(
-      path, dtype, "r", 8 + length + start, tuple(entry["shape"])
+  return header, 8 + length, size
+
+
+def _span(
+  path: pathlib.Path, name: str, entry: Any, dtypes: dict[str, np.dtype]
+) -> tuple[int, int]:
+  """Where the bytes of a tensor lie; its header entry is checked."""
+  match entry:
+    case {
+      "dtype": str(dtype),
+      "shape": [*shape],
+      "data_offsets": [int(first), int(last)],
+    } if all(type(n) is int and n >= 0 for n in shape):
+      pass
+    case _:
+      raise _incomplete(path, f"its header says {entry!r} of {name}")
+  if dtype not in dtypes:
+    raise errors.InputError(
+      f"{path}: {name} is of type {dtype}; understood: {', '.join(dtypes)}"
     )
-  return found
+  if first < 0 or last - first != dtypes[dtype].itemsize * math.prod(shape):
+    raise _incomplete(
+      path, f"{name} of shape {shape} in bytes {first} to {last}"
+    )
+  return first, last
+
+
+def _incomplete(path: pathlib.Path, why: str) -> errors.InputError:
+  return errors.InputError(f"{path} is not a complete safetensors file: {why}")

@@ -34,7 +34,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
     place = output.path / "sae"
     for found in metrics.get("members", ()):
       own = place / str(found["member"])
-      found["sae"] = str(own) if saelens.is_saelens(own) else None
+      found["sae"] = str(own) if saelens.matches(own) else None
     result = {
       "run": str(output.path),
       **({} if config.sweep else {"sae": str(place)}),

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dictionaries as memory maps, for starting from one larger than a host."""
 
+import json
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -31,7 +33,8 @@ def saved(tmp_path):
 def test_a_mapped_dictionary_is_the_loaded_one(saved):
   mapped, loaded = formats.map_sae(saved), formats.load_sae(saved)
   assert isinstance(mapped.params.w_dec_FD, np.memmap)
-  assert (mapped.k, mapped.metadata) == (loaded.k, loaded.metadata)
+  assert mapped.k == loaded.k
+  assert mapped.metadata["hook_name"] == loaded.metadata["hook_name"] == "h"
   for name in ("w_enc_FD", "w_dec_FD", "b_enc_F", "b_dec_D"):
     np.testing.assert_array_equal(
       getattr(mapped.params, name), getattr(loaded.params, name)
@@ -50,6 +53,27 @@ def test_every_float_type_is_mapped(tmp_path):
   for name, array in tensors.items():
     assert mapped[name].dtype == array.dtype
     np.testing.assert_array_equal(mapped[name], array)
+
+
+def test_headers_that_make_no_sense_are_refused(tmp_path):
+  file = tmp_path / "t"
+  whole = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+  for wrong in (
+    [],
+    {"w": None},
+    {"w": whole | {"shape": [2, 4]}},
+    {"w": whole | {"shape": [-2, -3]}},
+    {"w": whole | {"shape": [2, 3.0]}},
+    {"w": whole | {"data_offsets": [-24, 0]}},
+    {"w": whole | {"data_offsets": [0, 24, 48]}},
+    {"w": {"dtype": "F32"}},
+  ):
+    text = json.dumps(wrong).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(24))
+    with pytest.raises(errors.InputError, match="not a complete safetensors"):
+      memory_maps.tensors(file)
+  safetensors.numpy.save_file({"w": np.zeros((0, 3), np.float32)}, file)
+  assert memory_maps.tensors(file)["w"].shape == (0, 3)
 
 
 def test_files_that_are_not_whole_are_refused(saved, tmp_path):

@@ -15,94 +15,86 @@ from sae_jax.formats import saelens
 
 torch = pytest.importorskip("torch")
 
-D, F, K, B = 24, 96, 5, 64
+D, E, F, K = 24, 18, 96, 5
 
 
-def _dictionary(seed=0, metadata=None):
-  rng = np.random.default_rng(seed)
-  w_dec_FD = rng.normal(size=(F, D)).astype(np.float32)
-  w_dec_FD /= np.linalg.norm(w_dec_FD, axis=1, keepdims=True)
-  return sae.make_sae(
-    sae.Params(
-      w_enc_FD=jnp.asarray(w_dec_FD + 0.1 * rng.normal(size=(F, D)), "float32"),
-      w_dec_FD=jnp.asarray(w_dec_FD),
-      b_enc_F=jnp.asarray(0.1 * rng.normal(size=F), "float32"),
-      b_dec_D=jnp.asarray(rng.normal(size=D), "float32"),
-    ),
-    K,
-    metadata,
-  )
-
-
-def _rows(seed=1):
-  return np.random.default_rng(seed).normal(size=(B, D)).astype(np.float32)
-
-
-def _ours(dictionary, x_BD):
-  values_BK, indices_BK = sae.encode(dictionary, jnp.asarray(x_BD))
-  dense_BF = sae.to_dense(values_BK, indices_BK, dictionary.latents)
-  return np.asarray(dense_BF), np.asarray(
-    sae.decode(dictionary, values_BK, indices_BK)
-  )
+@pytest.fixture
+def dictionary(kinds):
+  return kinds.make()
 
 
 def _theirs(model, x_BD):
   with torch.no_grad():
-    acts_BF = model.encode(torch.from_numpy(x_BD))
-    return acts_BF.numpy(), model.decode(acts_BF).numpy()
+    x_BD = torch.from_numpy(x_BD)
+    # Their decode leaves out skip connections; forward has them.
+    return model.encode(x_BD).numpy(), model(x_BD).numpy()
 
 
-def _assert_same(ours, theirs):
-  # Sums of D (encoder) and of K (decoder) terms of size ~1 in float32 differ by
-  # about sqrt(24)·6e-8·|x·w| ~ 1e-6; the contract is 1e-5.
-  for a, b in zip(ours, theirs, strict=True):
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+# What SAELens calls it, and what makes it.
+ARCHITECTURES = {
+  "topk": {},
+  "standard": {"activation": "relu"},
+  "jumprelu": {"activation": "jumprelu"},
+  "gated": {"activation": "gated"},
+  "transcoder": {"activation": "relu", "out": E},
+  "skip_transcoder": {"activation": "relu", "out": E, "skip": True},
+  "jumprelu_transcoder": {"activation": "jumprelu", "out": E},
+  "jumprelu_skip_transcoder": {
+    **{"activation": "jumprelu", "out": E, "skip": True}
+  },
+}
+# Of one width, and not centred: without a class of SAELens's own, but it needs
+# none.
+PLAIN = {
+  "topk": {"centred": False},
+  "gated": {"activation": "gated", "centred": False},
+}
 
 
-def test_sae_lens_loads_ours(tmp_path, sae_lens):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sae_lens_and_we_do_the_same(tmp_path, sae_lens, kinds, architecture):
+  """Ours there, and theirs here."""
   metadata = {
     "model_name": "gpt2",
     "hook_name": "blocks.3.hook_resid_post",
     "context_size": 128,
     "prepend_bos": False,
   }
-  dictionary = _dictionary(metadata=metadata)
-  formats.save_sae(dictionary, tmp_path / "sae")
-  model = sae_lens.SAE.load_from_disk(tmp_path / "sae")
-
-  assert model.cfg.architecture() == "topk"
+  made = kinds.make(**ARCHITECTURES[architecture], metadata=metadata)
+  formats.save_sae(made, tmp_path / "ours")
+  model = sae_lens.SAE.load_from_disk(tmp_path / "ours")
+  assert model.cfg.architecture() == architecture
   assert model.cfg.metadata.hook_name == "blocks.3.hook_resid_post"
   assert model.cfg.metadata.context_size == 128
-  x_BD = _rows()
-  _assert_same(_ours(dictionary, x_BD), _theirs(model, x_BD))
+  x_BD = kinds.rows()
+  kinds.same(kinds.ours(made, x_BD), _theirs(model, x_BD))
+
+  torch.manual_seed(0)
+  with torch.no_grad():
+    for name, p in model.named_parameters():
+      p.copy_(torch.randn_like(p) * 0.2 + 0.3 * (name == "threshold"))
+  model.save_model(tmp_path / "theirs")
+  loaded = formats.load_sae(tmp_path / "theirs")
+  kinds.same(kinds.ours(loaded, x_BD), _theirs(model, x_BD))
 
 
-def test_round_trip_is_exact(tmp_path):
-  dictionary = _dictionary(metadata={"hook_name": "blocks.1.hook_resid_pre"})
-  formats.save_sae(dictionary, tmp_path)
-  loaded = formats.load_sae(tmp_path)
-
-  assert loaded.k == K
-  assert loaded.metadata["hook_name"] == "blocks.1.hook_resid_pre"
-  for name in ("w_enc_FD", "w_dec_FD", "b_enc_F", "b_dec_D"):
-    np.testing.assert_array_equal(
-      getattr(loaded.params, name), getattr(dictionary.params, name)
-    )
-  formats.save_sae(loaded, tmp_path / "again")
-  assert (tmp_path / "again" / "cfg.json").read_bytes() == (
-    tmp_path / "cfg.json"
-  ).read_bytes()
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_b_dec_need_not_be_subtracted(tmp_path, sae_lens, kinds, architecture):
+  metadata = {"hook_name_out": "blocks.3.hook_mlp_out"}
+  made = kinds.make(**PLAIN[architecture], metadata=metadata)
+  formats.save_sae(made, tmp_path)
+  model = sae_lens.SAE.load_from_disk(tmp_path)
+  assert model.cfg.architecture() == architecture
+  assert not model.cfg.apply_b_dec_to_input
+  x_BD = kinds.rows()
+  kinds.same(kinds.ours(made, x_BD), _theirs(model, x_BD))
 
 
-@pytest.mark.parametrize("rescale", [False, True])
-@pytest.mark.parametrize("apply_b_dec", [False, True])
-def test_we_load_theirs(tmp_path, sae_lens, rescale, apply_b_dec):
+def test_norms_that_sae_lens_applies_are_folded(tmp_path, sae_lens, kinds):
   config = sae_lens.TopKSAEConfig(
-    d_in=D,
-    d_sae=F,
-    k=K,
-    rescale_acts_by_decoder_norm=rescale,
-    apply_b_dec_to_input=apply_b_dec,
+    **{"d_in": D, "d_sae": F, "k": K, "dtype": "bfloat16"},
+    rescale_acts_by_decoder_norm=True,
+    reshape_activations="hook_z",
   )
   model = sae_lens.SAE.from_dict(config.to_dict())
   torch.manual_seed(0)
@@ -110,13 +102,83 @@ def test_we_load_theirs(tmp_path, sae_lens, rescale, apply_b_dec):
     for p in model.parameters():
       p.copy_(torch.randn_like(p) * 0.5)
   model.save_model(tmp_path)
+  model = sae_lens.SAE.load_from_disk(tmp_path, dtype="float32")
+  model.turn_off_forward_pass_hook_z_reshaping()
+  loaded = formats.load_sae(tmp_path)
+  assert loaded.metadata["decoder_norms"] == pytest.approx([1, 1, 1])
+  x_BD = kinds.rows()
+  kinds.same(kinds.ours(loaded, x_BD), _theirs(model, x_BD))
+  # Which heads the rows are made of is for SAELens's hooks to know.
+  formats.save_sae(loaded, tmp_path / "again")
+  text = (tmp_path / "again" / "cfg.json").read_text()
+  assert json.loads(text)["reshape_activations"] == "hook_z"
 
-  x_BD = _rows()
-  _assert_same(_ours(formats.load_sae(tmp_path), x_BD), _theirs(model, x_BD))
+
+def test_sae_lens_trains_a_batchtopk_and_we_load_it(tmp_path, sae_lens, kinds):
+  config = sae_lens.MatryoshkaBatchTopKTrainingSAEConfig(
+    **{"d_in": D, "d_sae": F, "k": K, "matryoshka_widths": [32, F]}
+  )
+  model = sae_lens.TrainingSAE.from_dict(config.to_dict())
+  model.topk_threshold.fill_(0.4)
+  model.W_enc.data *= 20  # they start very small
+  model.save_inference_model(tmp_path)
+  loaded = formats.load_sae(tmp_path)
+  assert loaded.activation == "jumprelu"
+  assert loaded.k == F  # of places: where it is not said, at most 1,024
+  assert loaded.metadata["training_architecture"] == "matryoshka_batchtopk"
+  x_BD = kinds.rows()
+  there = sae_lens.SAE.load_from_disk(tmp_path)
+  kinds.same(kinds.ours(loaded, x_BD), _theirs(there, x_BD))
+  model.save_model(tmp_path)
+  with pytest.raises(errors.InputError, match="save_inference_model"):
+    formats.load_sae(tmp_path)
 
 
-def test_a_run_directory_stands_for_its_sae(tmp_path):
-  formats.save_sae(_dictionary(), tmp_path / "sae")
+@pytest.mark.parametrize(
+  ("architecture", "made"),
+  [
+    ("topk_transcoder", {"out": E}),
+    ("topk_skip_transcoder", {"skip": True}),
+    ("topk_skip_transcoder", {"skip": True, "centred": True}),
+    ("gated_skip_transcoder", {"activation": "gated", "skip": True}),
+    ("gated_transcoder", {"activation": "gated", "out": E}),
+    ("topk", {"sources": 3}),
+    ("standard", {"activation": "relu", "sources": 2, "centred": False}),
+    ("topk", {"layer_norm": True}),
+    *ARCHITECTURES.items(),
+  ],
+)
+def test_every_kind_comes_back_exactly(tmp_path, kinds, architecture, made):
+  metadata = {"hook_name": "blocks.1.hook_resid_pre"}
+  dictionary = kinds.make(**made, metadata=metadata)
+  formats.save_sae(dictionary, tmp_path)
+  config = json.loads((tmp_path / "cfg.json").read_text())
+  assert config["architecture"] == architecture
+  loaded = formats.load_sae(tmp_path)
+  kinds.assert_equal(loaded, dictionary)
+  kinds.assert_equal(formats.map_sae(tmp_path), dictionary)
+  assert loaded.metadata["hook_name"] == "blocks.1.hook_resid_pre"
+  assert loaded.metadata["decoder_norms"] == pytest.approx([1, 1, 1])
+  formats.save_sae(loaded, tmp_path / "again")
+  for name in ("cfg.json", "sae_weights.safetensors"):
+    again = (tmp_path / "again" / name).read_bytes()
+    assert again == (tmp_path / name).read_bytes()
+
+
+def test_a_transcoder_of_one_width_is_known_by_its_hooks(tmp_path, kinds):
+  options = {"activation": "relu", "centred": False}
+  for metadata, named in (
+    ({"hook_name_out": "blocks.1.hook_mlp_out"}, "transcoder"),
+    ({}, "standard"),
+  ):
+    formats.save_sae(kinds.make(**options, metadata=metadata), tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert config["architecture"] == named
+    assert not formats.load_sae(tmp_path).centred
+
+
+def test_a_run_directory_stands_for_its_sae(tmp_path, dictionary):
+  formats.save_sae(dictionary, tmp_path / "sae")
   assert formats.load_sae(tmp_path).latents == F
 
 
@@ -131,9 +193,21 @@ def _edit(path, **changes):
 @pytest.mark.parametrize(
   ("changes", "named"),
   [
-    ({"architecture": "jumprelu"}, "architecture='jumprelu'"),
-    ({"normalize_activations": "layer_norm"}, "normalize_activations"),
-    ({"reshape_activations": "hook_z"}, "reshape_activations='hook_z'"),
+    ({"architecture": "temporal"}, "architecture='temporal'"),
+    ({"architecture": "jumprelu"}, r"missing: \['threshold'\]"),
+    ({"architecture": "transcoder", "d_out": E}, "W_dec has shape"),
+    ({"d_out": E}, "is no transcoder"),
+    ({"normalize_activations": "constant_norm_rescale"}, "normalize_activ"),
+    ({"metadata": 3}, "metadata is not"),
+    (
+      {"metadata": {"sae_lens_version": "6.0.0", "sae_jax_sources": 0}},
+      "sources=0",
+    ),
+    (
+      {"metadata": {"sae_lens_version": "6.0.0", "sae_jax_sources": 5}},
+      "sources=5",
+    ),
+    ({"reshape_activations": "hook_q"}, "reshape_activations='hook_q'"),
     ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
     ({"sae_lens_version": "5.10.7"}, "5.10.7"),
     ({"sae_lens_version": None}, "no version given"),
@@ -142,15 +216,17 @@ def _edit(path, **changes):
     ({"d_sae": F + 1}, "W_enc has shape"),
   ],
 )
-def test_what_is_not_supported_is_refused_by_name(tmp_path, changes, named):
-  formats.save_sae(_dictionary(), tmp_path)
+def test_what_is_not_supported_is_refused_by_name(
+  tmp_path, changes, named, dictionary
+):
+  formats.save_sae(dictionary, tmp_path)
   _edit(tmp_path, **changes)
   with pytest.raises(errors.InputError, match=named.replace("'", ".")):
     formats.load_sae(tmp_path)
 
 
-def test_damaged_weights_are_refused(tmp_path):
-  formats.save_sae(_dictionary(), tmp_path)
+def test_damaged_weights_are_refused(tmp_path, dictionary):
+  formats.save_sae(dictionary, tmp_path)
   weights = tmp_path / saelens.WEIGHTS
   whole = weights.read_bytes()
 
@@ -170,8 +246,10 @@ def test_damaged_weights_are_refused(tmp_path):
     formats.load_sae(tmp_path)
 
 
-def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
-  formats.save_sae(_dictionary(), tmp_path)
+def test_an_interrupted_save_leaves_nothing_that_loads(
+  tmp_path, monkeypatch, dictionary, kinds
+):
+  formats.save_sae(dictionary, tmp_path)
 
   def fail(path, value):
     raise OSError("no space left on device")
@@ -179,13 +257,12 @@ def test_an_interrupted_save_leaves_nothing_that_loads(tmp_path, monkeypatch):
   # New weights are in place, the configuration that belongs to them is not.
   monkeypatch.setattr(artifacts, "write_json_atomic", fail)
   with pytest.raises(OSError, match="no space"):
-    formats.save_sae(_dictionary(1), tmp_path)
+    formats.save_sae(kinds.make(seed=1), tmp_path)
   with pytest.raises(errors.InputError, match="holds no dictionary"):
     formats.load_sae(tmp_path)
 
 
-def test_nan_weights_are_not_saved(tmp_path):
-  dictionary = _dictionary()
+def test_nan_weights_are_not_saved(tmp_path, dictionary):
   broken = sae.make_sae(
     sae.Params(
       w_enc_FD=dictionary.params.w_enc_FD,
@@ -199,18 +276,25 @@ def test_nan_weights_are_not_saved(tmp_path):
     formats.save_sae(broken, tmp_path)
 
 
-def test_unknown_formats_and_places_are_named(tmp_path):
+def test_unknown_formats_and_places_are_named(tmp_path, dictionary):
   with pytest.raises(errors.InputError, match=r"'gguf'.*saelens"):
-    formats.save_sae(_dictionary(), tmp_path, format="gguf")
+    formats.save_sae(dictionary, tmp_path, format="gguf")
   with pytest.raises(errors.InputError, match="no such directory"):
     formats.load_sae(tmp_path / "absent")
-  (tmp_path / "ae.pt").touch()
-  with pytest.raises(errors.InputError, match=r"it holds ae\.pt"):
+  (tmp_path / "model.bin").touch()
+  with pytest.raises(errors.InputError, match=r"it holds model\.bin"):
+    formats.load_sae(tmp_path)
+  with pytest.raises(errors.InputError, match=r"bin is no dictionary of a"):
+    formats.load_sae(tmp_path / "model.bin")
+  for i in range(2):
+    formats.save_sae(dictionary, tmp_path / "sae" / str(i))
+  with pytest.raises(errors.InputError, match=r"holds 2 .* such as .*sae/0"):
     formats.load_sae(tmp_path)
 
 
-def test_weights_in_another_memory_order_are_saved_as_they_are(tmp_path):
-  dictionary = _dictionary()
+def test_weights_in_another_memory_order_are_saved_as_they_are(
+  tmp_path, dictionary
+):
   turned = dataclasses.replace(
     dictionary.params,
     w_dec_FD=np.asfortranarray(dictionary.params.w_dec_FD),
@@ -221,8 +305,8 @@ def test_weights_in_another_memory_order_are_saved_as_they_are(tmp_path):
   )
 
 
-def test_decoder_rows_are_read_one_by_one_as_unit_directions(tmp_path):
-  dictionary = _dictionary(metadata={"hook_name": "blocks.3.hook_resid_post"})
+def test_decoder_rows_are_read_one_by_one_as_unit_directions(tmp_path, kinds):
+  dictionary = kinds.make(metadata={"hook_name": "blocks.3.hook_resid_post"})
   scaled = dataclasses.replace(
     dictionary.params, w_dec_FD=3 * dictionary.params.w_dec_FD
   )
