@@ -20,6 +20,7 @@ from jax import lax
 
 from sae_jax import errors, ops, sae
 from sae_jax.ops import dispatch
+from sae_jax.train import averaging
 
 Apply = Callable[..., tuple[sae.Params, optax.OptState, jax.Array]]
 
@@ -39,6 +40,9 @@ class OptimizerConfig:
   b1: float = 0.9
   b2: float = 0.999
   eps: float = 1e-8
+  # Of a running mean of the weights, which is then what is looked at and
+  # exported; 0.999 is usual. It takes as much memory as the weights. 0: none.
+  ema_decay: float = 0.0
 
   def __post_init__(self):
     rate = self.learning_rate
@@ -55,7 +59,8 @@ class OptimizerConfig:
       raise errors.InputError(
         f"optimizer.decay_fraction={self.decay_fraction}: need 0 to 1"
       )
-    for name, value in (("b1", self.b1), ("b2", self.b2)):
+    for name in ("b1", "b2", "ema_decay"):
+      value = getattr(self, name)
       if not 0 <= value < 1:
         raise errors.InputError(
           f"optimizer.{name}={value}: need 0 <= {name} < 1"
@@ -118,16 +123,29 @@ def remove_radial() -> optax.GradientTransformation:
 
 
 def keep_unit_rows() -> optax.GradientTransformation:
-  """Changes the update so that decoder rows have norm 1 after it."""
+  """Changes the update so that decoder rows have norm 1 after it.
+
+  And thresholds, where there are any, move √D times as far, and not below 0.
+  Adam moves each number by about the rate, a row of D numbers of the encoder by
+  √D times that, and with it the pre-activations of rows x whose numbers are of
+  size 1. Where rows have norm 1 instead, and thresholds the same rate as all
+  else (Gemma Scope, arXiv:2408.05147), it comes to the same.
+  """
 
   def update(updates, params):
     moved_FD = params.w_dec_FD + updates.w_dec_FD
     norm_F1 = jnp.linalg.norm(moved_FD, axis=1, keepdims=True)
-    return dataclasses.replace(
-      updates, w_dec_FD=moved_FD / norm_F1 - params.w_dec_FD
-    )
+    changed = {"w_dec_FD": moved_FD / norm_F1 - params.w_dec_FD}
+    if params.threshold_F is not None:
+      far_F = _threshold_gain(params) * updates.threshold_F
+      changed["threshold_F"] = jnp.maximum(far_F, -params.threshold_F)
+    return dataclasses.replace(updates, **changed)
 
   return optax.stateless(update)
+
+
+def _threshold_gain(params: sae.Params) -> float:
+  return math.sqrt(params.d_model)
 
 
 def make_optimizer(
@@ -137,14 +155,17 @@ def make_optimizer(
 
   The definition of the step. `make_apply` makes it faster, on the same state.
   """
-  return optax.chain(
+  parts = [
     remove_radial(),
     optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
     optax.scale_by_learning_rate(
       schedule(config, latents=latents, steps=steps)
     ),
     keep_unit_rows(),
-  )
+  ]
+  if config.ema_decay:
+    parts.append(averaging.average(config.ema_decay))
+  return optax.chain(*parts)
 
 
 def make_apply(
@@ -176,14 +197,15 @@ def make_apply(
   move = _make_move(config, implementation or dispatch.for_platform(platform))
 
   def apply(grads, opt_state, params, peak=None):
-    radial, adam, scale, unit = opt_state
+    radial, adam, scale, unit, *mean = opt_state
     count = optax.safe_increment(adam.count)
     peak = own_peak if peak is None else peak
     rate = rate_at(config, scale.count, peak=peak, steps=steps)
     params, mu, nu, square = move(params, grads, adam.mu, adam.nu, rate, count)
     adam = adam._replace(count=count, mu=mu, nu=nu)
     scale = scale._replace(count=optax.safe_increment(scale.count))
-    return params, (radial, adam, scale, unit), square
+    mean = [averaging.follow(m, params, config.ema_decay) for m in mean]
+    return params, (radial, adam, scale, unit, *mean), square
 
   return apply
 
@@ -201,6 +223,10 @@ def _make_move(config, implementation):
     arrays = (array[None] for array in (row, grad, mu, nu))
     moved = adam(*arrays, *scalars, unit_rows=False, implementation="reference")
     return jax.tree.map(lambda a: a[0] if a.ndim else a, moved)
+
+  def thresholds(gain, row, grad, mu, nu, rate, *scalars):
+    moved = vector(row, grad, mu, nu, gain * rate, *scalars)
+    return dataclasses.replace(moved, row_FD=jnp.maximum(moved.row_FD, 0))
 
   def move(params, grads, mu, nu, *scalars):
     def old(name):
@@ -227,6 +253,8 @@ def _make_move(config, implementation):
     square = w_enc.grad_square + w_dec.grad_square
     for name in _others(params):
       move_other = vector if name.endswith("_F") else whole
+      if name == "threshold_F":
+        move_other = functools.partial(thresholds, _threshold_gain(params))
       moved[name] = move_other(*old(name))
       square += jnp.where(
         first | name.endswith("_F"), moved[name].grad_square, 0

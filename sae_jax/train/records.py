@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from sae_jax import metrics
+from sae_jax import metrics, sae
 from sae_jax.train import config as config_lib
 from sae_jax.train import optimizer
 
@@ -157,6 +157,7 @@ class Sweep:
           "seed": member.seed,
           "learning_rate": _rate(member),
           "aux_coefficient": member.sae.aux_coefficient,
+          **_sparsity(member),
           "hook": member.hook,
           "frozen_at": self._frozen_at[i],
           **_finite(self._last[i] | own),
@@ -228,3 +229,9 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     name: value if value is not None and math.isfinite(value) else None
     for name, value in values.items()
   }
+
+
+def _sparsity(member: config_lib.TrainConfig) -> dict[str, float]:
+  if member.sae.activation not in sae.DENSE:
+    return {}
+  return {"sparsity": member.sae.resolve_sparsity()}
