@@ -11,19 +11,12 @@ crosscoder_learning: `encoder.weight` [M, D, F], `encoder.bias`,
     f = 0 unless f · n > threshold         of BatchTopK; n: code normalization
     x̂_m = (f V_m + c_m) / (g_m + 1e-8) + mean_m
 
-ckkissane's crosscoder-model-diff-replication: `W_enc` [M, D, F], `W_dec`
-[F, M, D], `b_enc`, `b_dec` [M, D] in `cc_weights.pt` with `cfg.json`: ReLU, for
-activations whose mean norm was made √D, by factors that are not in its files
-(`scaled` folds them in).
-
-Here a crosscoder is a dictionary of the sources' rows side by side.
-Paper: Minder et al., arXiv 2504.02922.
+Here a crosscoder is a dictionary of the sources' rows side by side. Those of
+ckkissane are read too, see `kissane`. Paper: Minder et al., arXiv 2504.02922.
 """
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +26,7 @@ from sae_jax.formats import (
   capabilities,
   conversions,
   directory,
+  kissane,
   provenance,
   tensors,
   torch_file,
@@ -42,7 +36,6 @@ NAME = "crosscoder_learning"
 FILE = "model_final.pt"
 
 _THEIRS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-_KISSANE = ("W_enc", "W_dec", "b_enc", "b_dec")
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
 _EPS = 1e-8  # theirs, when activations are brought back
 _NORMALIZATIONS = {
@@ -77,37 +70,12 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   if file is None:
     raise errors.InputError(
       f"{path}: no file with {', '.join(_THEIRS)}, or with"
-      f" {', '.join(_KISSANE)}"
+      f" {', '.join(kissane.ARRAYS)}"
     )
   found = _without_prefix(tensors.read(file))
   if set(_THEIRS) <= set(found):
     return _load_theirs(file, found)
-  return _load_kissane(file, found)
-
-
-def scaled(dictionary: sae.Sae, factors_M: Sequence[float]) -> sae.Sae:
-  """A crosscoder for x_m, from one for factors_m · x_m.
-
-  Raises:
-    errors.InputError: not one positive factor per source.
-  """
-  m = dictionary.sources
-  factors_M = np.asarray(factors_M, np.float64)
-  if factors_M.shape != (m,) or not (factors_M > 0).all():
-    raise errors.InputError(
-      f"{m} sources need {m} factors above 0, one each; these are"
-      f" {factors_M.tolist()}"
-    )
-  factor_D = np.repeat(factors_M, dictionary.d_model // m)
-  p = conversions.uncentred(dictionary).params
-  params = conversions.params(
-    w_enc_FD=np.asarray(p.w_enc_FD) * factor_D,
-    w_dec_FD=np.asarray(p.w_dec_FD) / factor_D,
-    b_enc_F=p.b_enc_F,
-    b_dec_D=np.asarray(p.b_dec_D) / factor_D,
-    threshold_F=p.threshold_F,
-  )
-  return dataclasses.replace(dictionary, params=params, centred=False)
+  return kissane.load(file, found)
 
 
 def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
@@ -172,8 +140,9 @@ def _one_threshold(threshold_F: np.ndarray) -> tuple[np.ndarray, np.float32]:
 
 
 def _load_theirs(file: pathlib.Path, found: dict[str, Any]) -> sae.Sae:
-  config = _config(file.parent / "config.json")
-  m, f, d = _sizes(file, found, "decoder.weight")
+  path = file.parent / "config.json"
+  config = directory.read_json(path) if path.is_file() else {}
+  m, f, d = tensors.sizes(file, found, "decoder.weight")
   w_enc_MDF = _all_layers(file, found["encoder.weight"], config, m)
   found = {**found, "encoder.weight": w_enc_MDF}
   shapes = {"encoder.weight": (m, d, f), "encoder.bias": (f,)}
@@ -284,48 +253,6 @@ def _normalizer(
   return np.asarray(mean_MD, np.float64), scale_M
 
 
-def _load_kissane(file: pathlib.Path, found: dict[str, Any]) -> sae.Sae:
-  f, m, d = _sizes(file, found, "W_dec")
-  shapes = {"W_enc": (m, d, f), "W_dec": (f, m, d)}
-  shapes |= {"b_enc": (f,), "b_dec": (m, d)}
-  tensors.check_shapes(file, found, shapes)
-  config = _config(file.parent / "cfg.json")
-  metadata = {
-    "model_name": config.get("model_name"),
-    "hook_name": config.get("hook_point"),
-    "sae_jax_input": "activations whose mean norm is √D in every source",
-  }
-  return sae.make_sae(
-    conversions.params(
-      w_enc_FD=found["W_enc"].transpose(2, 0, 1).reshape(f, m * d),
-      w_dec_FD=found["W_dec"].reshape(f, m * d),
-      b_enc_F=found["b_enc"],
-      b_dec_D=found["b_dec"].reshape(m * d),
-    ),
-    provenance.places(metadata, f, file),
-    metadata,
-    activation="relu",
-    centred=False,
-    sources=m,
-  )
-
-
-def _config(path: pathlib.Path) -> dict[str, Any]:
-  """The JSON object in the file; empty where there is none."""
-  return directory.read_json(path) if path.is_file() else {}
-
-
-def _sizes(
-  file: pathlib.Path, found: dict[str, Any], name: str
-) -> tuple[int, int, int]:
-  shape = np.shape(found[name])
-  if len(shape) != 3 or 0 in shape:
-    raise errors.InputError(
-      f"{file}: {name} has the shape {shape}; a crosscoder's has three axes"
-    )
-  return shape
-
-
 def _without_prefix(found: dict[str, Any]) -> dict[str, Any]:
   return {name.removeprefix(_COMPILED): a for name, a in found.items()}
 
@@ -338,7 +265,7 @@ def _file(path: pathlib.Path) -> pathlib.Path | None:
     if not file.is_file():
       continue
     shapes = _without_prefix(tensors.shapes(file))
-    for names in (_THEIRS, _KISSANE):
+    for names in (_THEIRS, kissane.ARRAYS):
       if set(names) <= set(shapes) and len(shapes[names[0]]) == 3:
         return file
   return None

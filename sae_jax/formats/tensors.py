@@ -102,6 +102,22 @@ def matrix_shape(
   return shape[0], shape[1]
 
 
+def sizes(
+  path: pathlib.Path, found: Mapping[str, Any], name: str
+) -> tuple[int, int, int]:
+  """The three axes of the array `name`.
+
+  Raises:
+    errors.InputError: it has another number of axes.
+  """
+  shape = np.shape(found[name])
+  if len(shape) != 3 or 0 in shape:
+    raise errors.InputError(
+      f"{path}: {name} has the shape {shape}; it should have three axes"
+    )
+  return shape
+
+
 def check_finite(where: Any, arrays: Mapping[str, Any]) -> None:
   """Refuses NaN and infinity.
 

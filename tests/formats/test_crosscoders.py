@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from sae_jax import errors, sae
-from sae_jax.formats import crosscoders
+from sae_jax.formats import crosscoders, kissane
 
 torch = pytest.importorskip("torch")
 
@@ -181,7 +181,7 @@ def test_kissanes_for_rows_that_were_scaled(tmp_path):
     coded.both(dictionary, z_BMD.reshape(_B, -1).astype(np.float32)),
     (acts_BF, out_BMD.reshape(_B, -1)),
   )
-  raw = crosscoders.scaled(dictionary, [0.28, 0.24])
+  raw = kissane.scaled(dictionary, [0.28, 0.24])
   # Divided by 0.24, values and their roundings are four times as large.
   coded.assert_same(
     coded.both(raw, _rows()),
@@ -189,7 +189,7 @@ def test_kissanes_for_rows_that_were_scaled(tmp_path):
     atol=4e-5,
   )
   with pytest.raises(errors.InputError, match="2 sources need 2 factors"):
-    crosscoders.scaled(dictionary, [1.0])
+    kissane.scaled(dictionary, [1.0])
 
 
 @pytest.mark.parametrize("thresholds", [None, "one", "many"])
