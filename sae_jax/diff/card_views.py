@@ -93,6 +93,12 @@ def of_differences(problem: problem_lib.Problem, arm: str) -> compare.View:
   )
 
 
+def of_both(problem: problem_lib.Problem, arm: str) -> compare.View:
+  """The diff's own text as a crosscoder of the base and an arm reads it."""
+  stores = [problem.evidence.store(name) for name in ("base", arm)]
+  return _own(problem, {arm: store.joined(stores)})
+
+
 def tokenizer(
   problem: problem_lib.Problem, notes: list[str]
 ) -> contexts.TokenStrings:

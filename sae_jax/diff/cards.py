@@ -25,9 +25,15 @@ from sae_jax.interpret import (
   neighbours,
   trials,
 )
+from sae_jax.sae import crosscoder
 
 # Parts that are of all tuned arms, or of a second dictionary.
 _NO_ARM = ("joint", "partner")
+# The text as the dictionaries of one arm read it.
+_VIEWS = {
+  "delta": card_views.of_differences,
+  "crosscoder": card_views.of_both,
+}
 _REPLIES = "replies"  # folder of the endpoint's answers, in the work directory
 
 
@@ -79,7 +85,7 @@ def collect(
 
   Returns:
     {"cards": […], "notes": [what could not be shown, and why]}. A card has
-    "dictionary", "latent", "arm" (of a delta SAE, else ""), "why" (see
+    "dictionary", "latent", "arm" (of a dictionary of its own), "why" (see
     `chosen.Chosen`), "rows" ({"METHOD/ARM": the table's values}), "quantiles"
     ({model: {"0.5": activation, …, "1": the largest}}, of the activations > 0
     on the diff's own text), "statistics" ({view: {model: {"fires", "density",
@@ -158,12 +164,12 @@ def _subjects(
     of_arm = [
       c for c in cards if (c["dictionary"], c["arm"]) == chosen.owner(part)
     ]
-    if part.dictionary == "delta" and of_arm:
+    if part.dictionary in _VIEWS and of_arm:
       subjects.append(
         _Subject(
           formats.load_sae(part.summary["run"]),
           of_arm,
-          [card_views.of_differences(problem, part.arm)],
+          [_VIEWS[part.dictionary](problem, part.arm)],
         )
       )
   return subjects
@@ -221,8 +227,9 @@ def _add_directions(problem: problem_lib.Problem, subject: _Subject) -> None:
     card["neighbours"] = [[i, contexts.short(cos)] for i, cos in pairs]
   if not problem.models.source("base"):
     return
-  rows_ND = np.asarray(
-    subject.dictionary.params.w_dec_FD[np.array(subject.latents)]
+  rows_ND = crosscoder.largest_blocks(
+    np.asarray(subject.dictionary.params.w_dec_FD[np.array(subject.latents)]),
+    subject.dictionary.sources,
   )
   words = logit_lens.read(rows_ND, problem.model("base"), config.words)
   for card, found in zip(subject.cards, words, strict=True):

@@ -15,6 +15,7 @@ _NAMED = 10  # a method names a latent if it ranks it among so many
 _LEAD = "frozen"  # fills half of the cards where it was run
 # Rankings that repeat another one without its controls choose no cards.
 _PLAIN = "frozen_plain"
+_OF_ARM = ("delta", "crosscoder")  # dictionaries of one arm each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Chosen:
   """A latent and the rankings that name it.
 
   Attributes:
-    arm: of a dictionary that is one arm's own (a delta SAE), else "".
+    arm: of a dictionary that is one arm's own, else "".
     why: [{"method", "arm", "rank", "direction", "changed"}], the one that
       chose it first; direction is "risen" or "fallen", and `changed` None
       where the method has no test.
@@ -59,7 +60,7 @@ class _Ranking:
 
 def owner(part: table.Part) -> tuple[str, str]:
   """The dictionary whose latents a part ranks: its name, and arm if it has."""
-  return part.dictionary, part.arm if part.dictionary == "delta" else ""
+  return part.dictionary, part.arm if part.dictionary in _OF_ARM else ""
 
 
 def choose(

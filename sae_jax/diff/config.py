@@ -17,6 +17,7 @@ METHODS = (
   "frozen",
   "attribution",
   "delta",
+  "crosscoder",
   "stagewise",
   "match",
   "lens",
@@ -122,6 +123,8 @@ class DiffConfig:
   methods: tuple[str, ...] = ("frozen", "attribution", "linear")
   null_arm: bool = True  # live: run the base again, batched differently
   delta: tuple[str, ...] = ()  # runs of SAEs trained on paired differences
+  # Runs of crosscoders trained on (base, arm), one for each tuned arm.
+  crosscoder: tuple[str, ...] = ()
   stagewise: stagewise_runs.StagewiseRuns | None = None
   match: str = ""  # a second SAE
   lens: LensConfig | None = None
@@ -220,6 +223,7 @@ class DiffConfig:
       )
     for method, field in (
       ("delta", self.delta),
+      ("crosscoder", self.crosscoder),
       ("stagewise", self.stagewise),
       ("match", self.match),
       ("lens", self.lens),

@@ -74,13 +74,13 @@ def explained(problem: problem_lib.Problem, name: str) -> Explained:
     mean_D=mean_D,
     mean_share=float(n_G.sum() * square / whole) if whole else 0.0,
     unique_F=fitted.unique_F / spread if spread > 0 else fitted.unique_F * 0,
-    share=_share(
+    share=share(
       fitted.error_G[n_G > 0], spread_G[n_G > 0], problem.config.statistics
     ),
   )
 
 
-def _share(
+def share(
   error_G: np.ndarray,
   spread_G: np.ndarray,
   config: config_lib.StatisticsConfig,

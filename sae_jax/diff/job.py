@@ -22,6 +22,7 @@ from sae_jax.diff import (
   attribution,
   capture,
   cards,
+  crosscoder,
   delta,
   frozen,
   lens,
@@ -43,6 +44,7 @@ _METHODS = {
   "frozen": frozen,
   "attribution": attribution,
   "delta": delta,
+  "crosscoder": crosscoder,
   "stagewise": stagewise,
   "match": match,
   "lens": lens,
@@ -118,6 +120,8 @@ def inputs(
     for arm in config.arms:
       found[f"arm {arm.name}"] = store.open_store(arm.store).identity
   others = {f"delta {i}": path for i, path in enumerate(config.delta)}
+  for i, path in enumerate(config.crosscoder):
+    others[f"crosscoder {i}"] = path
   if config.match:
     others["match"] = config.match
   if config.stagewise is not None:

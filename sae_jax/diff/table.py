@@ -24,7 +24,8 @@ COLUMNS: dict[str, Any] = {
   "latent": np.int32,
   "method": str,
   "arm": str,
-  "dictionary": str,  # "sae", "delta" or "partner": whose latent it is
+  # Whose latent it is: "sae", "delta", "crosscoder" or "partner".
+  "dictionary": str,
   "control": str,  # the matched control arm that was subtracted; "": none
   "score": np.float32,  # what the method ranks by; > 0 risen, < 0 fallen
   "rank_up": np.int32,  # 1: largest score
@@ -61,7 +62,24 @@ COLUMNS: dict[str, Any] = {
   "cos_model_second": np.float32,
   "cos_model_first": np.float32,
   "cos_data_second": np.float32,
-  "nu": np.float32,  # crosscoders' latent scaling
+  # Of crosscoders. 0: the base's alone, 0.5: of one norm in both, 1: the tuned
+  # model's alone. Norms are in units of the model's root mean square row.
+  "delta_norm": np.float32,
+  "norm_base": np.float32,
+  "norm_tuned": np.float32,
+  "cos_models": np.float32,  # of its two decoder blocks
+  # Latent Scaling: factors that fit the latent to a model's activations, its
+  # reconstruction (_r), and its error with the latent put back (_e).
+  "beta_base": np.float32,
+  "beta_tuned": np.float32,
+  "beta_r_base": np.float32,
+  "beta_r_tuned": np.float32,
+  "beta_e_base": np.float32,
+  "beta_e_tuned": np.float32,
+  "nu": np.float32,  # β of the other model / β of its own side
+  "nu_r": np.float32,
+  "nu_e": np.float32,
+  "contribution": np.float32,  # root mean square of what it adds, same units
   "tags": str,  # words, see `tags`
 }
 _ROW_GROUP = 1 << 17  # rows of latents.parquet that are in memory at once

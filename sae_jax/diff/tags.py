@@ -5,14 +5,16 @@
 They follow from the row's own numbers and say no more than those: risen or
 fallen (`changed`, by the sign of the score), silent (active in no model),
 tuned-only and base-only (active in one of the two), like-control (the matched
-control moved the same way, at least half as far), alone (no partner).
+control moved the same way, at least half as far), alone (no partner). A
+crosscoder's latent is tuned-only or base-only if it has `changed`, by-norm-only
+if its decoder norms alone say so, and shared if they are alike.
 """
 
 import dataclasses
 
 import numpy as np
 
-from sae_jax.diff import table
+from sae_jax.diff import latent_scaling, table
 
 _HALF = 0.5
 
@@ -45,6 +47,8 @@ def _found(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found["silent"] = ~base_F & ~tuned_F
     if "fires_control" in columns:
       found["silent"] &= np.asarray(columns["fires_control"]) == 0
+    if "delta_norm" in columns:
+      return found | _of_crosscoder(columns, found["silent"])
     found["tuned-only"] = tuned_F & ~base_F
     found["base-only"] = base_F & ~tuned_F
   if "delta" in columns and "delta_control" in columns:
@@ -56,3 +60,16 @@ def _found(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   if "partner" in columns:
     found["alone"] = np.asarray(columns["partner"]) < 0
   return found
+
+
+def _of_crosscoder(
+  columns: dict[str, np.ndarray], silent_F: np.ndarray
+) -> dict[str, np.ndarray]:
+  delta_F, changed_F = columns["delta_norm"], columns["changed"]
+  alone_F = latent_scaling.by_norm(delta_F)
+  return {
+    "tuned-only": changed_F & (delta_F > 0.5),
+    "base-only": changed_F & (delta_F < 0.5),
+    "by-norm-only": alone_F & ~changed_F & ~silent_F,
+    "shared": latent_scaling.shared(delta_F) & ~silent_F,
+  }

@@ -73,6 +73,14 @@ _METHODS = {
     " not those of the base's dictionary.",
     signed=False,
   ),
+  "crosscoder": Method(
+    "Crosscoder",
+    "exclusiveness",
+    "One dictionary of the base's and the arm's rows side by side: 1 for a"
+    " latent of the arm alone, −1 for one of the base alone, 0 for one of both."
+    " Relative decoder norms, lowered by Latent Scaling where the other model"
+    " has the latent after all (Minder et al. 2025).",
+  ),
   "stagewise": Method(
     "Stage-wise",
     "rotation",
