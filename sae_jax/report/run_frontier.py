@@ -84,7 +84,7 @@ def _about(entry: Entry) -> str:
   config = recorded["config"] if recorded.get("job") == "train" else {}
   sae = entry.sae or config.get("sae", {})
   words = []
-  if (k := sae.get("k")) is not None:
+  if k := sae.get("k"):
     words.append(f"k {k}")
   rate: Any = config.get("optimizer", {}).get("learning_rate")
   if rate is not None:

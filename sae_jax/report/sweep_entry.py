@@ -16,8 +16,16 @@ from sae_jax.report import evaluations
 from sae_jax.train import optimizer
 
 # What members may differ in. Dictionaries are coloured by the first of these
-# that does differ; k is what L0 shows anyhow, a seed means nothing.
-SETTINGS = ("hook", "learning_rate", "aux_coefficient", "k", "seed")
+# that does differ; sparsity and k are what L0 shows anyhow, a seed means
+# nothing.
+SETTINGS = (
+  "hook",
+  "learning_rate",
+  "aux_coefficient",
+  "sparsity",
+  "k",
+  "seed",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,7 +192,8 @@ def _settings(
       config["sae"]["latents"],
     ),
     "aux_coefficient": config["sae"].get("aux_coefficient"),
-    "k": config["sae"]["k"],
+    "sparsity": config["sae"].get("sparsity"),
+    "k": config["sae"]["k"] or None,  # 0 where sparsity decides
     "seed": config.get("seed", 0),
   }
   return default | {k: v for k, v in given.items() if v is not None}

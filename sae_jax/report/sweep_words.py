@@ -13,6 +13,7 @@ NAMES = {
   "hook": "hook",
   "learning_rate": "learning rate",
   "aux_coefficient": "AuxK coefficient",
+  "sparsity": "sparsity",
   "k": "k",
   "seed": "seed",
 }
@@ -25,7 +26,7 @@ def value(setting: str, found: Any) -> str:
     return say.MISSING
   if setting == "learning_rate":
     return say.rate(found)
-  if setting == "aux_coefficient":
+  if setting in ("aux_coefficient", "sparsity"):
     return f"{found:.4g}"
   return f"{found:,}" if setting == "k" else str(found)
 
@@ -63,7 +64,7 @@ def shared(sweep: Sweep) -> str:
   return ", ".join(
     f"{NAMES[name]} {value(name, sweep.members[0].settings[name])}"
     for name in SETTINGS
-    if name not in sweep.varying
+    if name not in sweep.varying and sweep.members[0].settings[name] is not None
   )
 
 

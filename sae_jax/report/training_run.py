@@ -3,7 +3,8 @@
 """The page of training runs: how good the dictionaries are, how they grew."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sae_jax.report import (
   curves,
@@ -53,14 +54,39 @@ def _lead(entry: Entry) -> str:
   """What it is, in one line: kind, width, sparsity, hook, place."""
   sae = entry.sae or {}
   found = entry.evaluation.metrics if entry.evaluation else {}
-  words = "Sparse autoencoder"
+  words = _kind(sae)
   if width := sae.get("d_sae") or found.get("latents"):
     words += f", {width:,} latents"
-  if "k" in sae:
+  if sae.get("architecture") == "topk":
     words += f", top {sae['k']}"
   if hook := sae.get("metadata", {}).get("hook_name") or found.get("hook"):
     words += f", on {hook}"
   return f"{entry.name}: {words}"
+
+
+# What the kinds are called, by SAELens's names of how they are trained.
+_KINDS = {
+  "batchtopk": "BatchTopK",
+  "matryoshka_batchtopk": "Matryoshka",
+  "jumprelu": "JumpReLU",
+  "standard": "L1",
+  "gated": "Gated",
+}
+
+
+def _kind(sae: Mapping[str, Any]) -> str:
+  """Sparse autoencoder, BatchTopK crosscoder of 2 sources, …"""
+  origin = sae.get("metadata", {})
+  architecture = str(sae.get("architecture", ""))
+  trained_as = origin.get("training_architecture") or architecture
+  noun = "sparse autoencoder"
+  if "transcoder" in architecture:
+    noun = "skip transcoder" if "skip" in architecture else "transcoder"
+  elif sources := origin.get("sae_jax_sources"):
+    noun = f"crosscoder of {sources} sources"
+  adjective = _KINDS.get(str(trained_as), "")
+  words = f"{adjective} {noun}".strip()
+  return words[0].upper() + words[1:]
 
 
 def provenance(shown: Sequence[Entry]) -> page.Section:
