@@ -21,7 +21,7 @@ from jax import lax
 
 from sae_jax.ops import rows as rows_lib
 from sae_jax.ops.topk_encode import reference
-from sae_jax.sae import auxk, crosscoder, dense_kinds, dictionary, losses
+from sae_jax.sae import auxk, dense_kinds, dictionary, losses
 from sae_jax.sae import config as config_lib
 
 _CPU_ROWS = 512
@@ -74,10 +74,9 @@ class _Sums:
 
   grads: auxk.LatentGrads
   of_kind: dict[str, jax.Array]  # see `dense_kinds.Kind.sums`
-  square_error: jax.Array
-  frozen_error: jax.Array  # of reconstructions with a frozen decoder
+  square_error: jax.Array  # of all reconstructions
   active: jax.Array
-  fired_F: jax.Array  # int32
+  fired_F: jax.Array  # bool
 
 
 def loss_and_grads(
@@ -113,22 +112,15 @@ def loss_and_grads(
     The loss, the same on every shard, the report and the gradient.
   """
   rows = _psum(x_BD.shape[0], spec.data_axis)
+  input_BD, wanted_BE = losses.encoder_inputs(params, x_BD, target_BE, spec)
   target_BE = x_BD if target_BE is None else target_BE
-  input_BD = x_BD - params.b_dec_D[None, :] if spec.centred else x_BD
-  rest_BE = target_BE - params.b_dec_D[None, :]
-  if params.w_skip_DE is not None:
-    rest_BE = rest_BE - jnp.dot(
-      x_BD, params.w_skip_DE, precision=lax.Precision.HIGHEST
-    )
   costs = _costs(params, dead_F, rows, total_variance, spec, sparsity)
   per_square = costs.per_row / total_variance
 
   sums, error_BE = _over_rows(
-    params, input_BD, rest_BE, costs, 2 * per_square, spec
+    params, input_BD, wanted_BE, costs, 2 * per_square, spec
   )
-  target_spread, error_spread = _centred_square_sums(
-    [target_BE, error_BE], rows, spec.data_axis
-  )
+  (error_spread,) = losses.centred_square_sums([error_BE], rows, spec.data_axis)
   aux, grads = auxk.add_auxk(
     sums.grads,
     params,
@@ -139,28 +131,22 @@ def loss_and_grads(
     spec,
     aux_coefficient,
   )
-  sums = _psum(dataclasses.replace(sums, grads=grads), spec.data_axis)
-  l0 = _psum(sums.active, spec.latent_axis) * costs.per_row
+  report = losses.reconstruction_report(
+    target_BE, error_BE, sums.active, sums.fired_F, spec
+  )
+  grads, of_kind, square_error = _psum(
+    (grads, sums.of_kind, sums.square_error), spec.data_axis
+  )
   charge = dense_kinds.KINDS[spec.activation].charge(
-    params, costs, sums.of_kind, l0
+    params, costs, of_kind, report.l0
   )
   weight = spec.aux_coefficient if aux_coefficient is None else aux_coefficient
   charged = _psum(jnp.sum(charge.of_latents_F), spec.latent_axis)
-  loss = (sums.square_error + sums.frozen_error) * per_square
-  loss = loss + charged + charge.of_all + weight * aux
-  report = losses.Report(
-    fvu=sums.square_error / target_spread,
-    l0=l0,
-    auxk=aux,
-    redone=jnp.zeros((), jnp.int32),
-    recall=jnp.ones(()),
-    fired_F=sums.fired_F > 0,
-    fvu_M=crosscoder.fvu_by_source(
-      target_BE, error_BE, spec.sources, spec.data_axis
-    ),
+  loss = square_error * per_square + charged + charge.of_all + weight * aux
+  grads = _finish(
+    params, grads, of_kind, charge, x_BD, 2 * per_square * error_BE, spec
   )
-  grad_BE = (2 * per_square) * error_BE
-  return loss, report, _finish(params, sums, charge, x_BD, grad_BE, spec)
+  return loss, dataclasses.replace(report, auxk=aux), grads
 
 
 def _costs(params, dead_F, rows, total_variance, spec, sparsity):
@@ -189,7 +175,7 @@ def _source_norms(w_dec_FD, sources):
   return jnp.linalg.norm(by_source, axis=2, keepdims=True)
 
 
-def _over_rows(params, input_BD, rest_BE, costs, slope, spec):
+def _over_rows(params, input_BD, wanted_BE, costs, slope, spec):
   """Sums over this shard's rows, and the error ŷ − y [B, E] of all latents."""
   kind = dense_kinds.KINDS[spec.activation]
   grads = auxk.LatentGrads(params.w_enc_FD, params.w_dec_FD, params.b_enc_F)
@@ -199,9 +185,8 @@ def _over_rows(params, input_BD, rest_BE, costs, slope, spec):
     grads=jax.tree.map(jnp.zeros_like, grads),
     of_kind={name: zeros_F for name in kind.sums},
     square_error=nothing,
-    frozen_error=nothing,
     active=nothing,
-    fired_F=jnp.zeros(zeros_F.shape, jnp.int32),
+    fired_F=jnp.zeros(zeros_F.shape, bool),
   )
   chunk = max(8, _CHUNK_ELEMENTS // params.latents)
   return rows_lib.scan_chunks(
@@ -209,7 +194,7 @@ def _over_rows(params, input_BD, rest_BE, costs, slope, spec):
     sums,
     _CPU_ROWS if spec.implementation == "cpu" else chunk,
     input_BD,
-    rest_BE,
+    wanted_BE,
   )
 
 
@@ -228,11 +213,11 @@ def _row_step(params, kind, costs, slope, spec):
       preferred_element_type=wide,
     )
 
-  def add_rows(sums, input_RD, rest_RE):
+  def add_rows(sums, input_RD, wanted_RE):
     dots_RF = reference.products(input_RD.astype(dtype), enc_FD)
     values, backward = kind.forward(params, costs, dots_RF)
     decoded = [product(v_RF, dec_FE, ((1,), (0,))) for v_RF in values]
-    errors = [o_RE - rest_RE for o_RE in _psum(decoded, spec.latent_axis)]
+    errors = [o_RE - wanted_RE for o_RE in _psum(decoded, spec.latent_axis)]
     slopes = [slope * e_RE for e_RE in errors]
     grad_RF, of_kind = backward(
       *(product(s_RE, dec_FE, ((1,), (1,))) for s_RE in slopes)
@@ -246,32 +231,30 @@ def _row_step(params, kind, costs, slope, spec):
         b_enc_F=of_kind["b_enc_F"],
       ),
       of_kind={name: of_kind[name] for name in kind.sums},
-      square_error=squares[0],
-      frozen_error=sum(squares[1:], jnp.zeros((), wide)),
+      square_error=sum(squares),
       active=jnp.sum(active_RF, dtype=jnp.int32).astype(wide),
-      fired_F=jnp.any(active_RF, axis=0).astype(jnp.int32),
+      fired_F=jnp.any(active_RF, axis=0),
     )
     return jax.tree.map(jnp.add, sums, added), errors[0]
 
   return add_rows
 
 
-def _finish(params, sums, charge, x_BD, grad_BE, spec):
+def _finish(params, grads, of_kind, charge, x_BD, slope_BE, spec):
   """The whole gradient; what does not belong to a latent has its own here."""
-  grads = sums.grads
   w_dec_FD = grads.w_dec_FD
   if charge.norm_F is not None:
     w_dec_FD = w_dec_FD + _norm_grads(params, charge.norm_F, spec.sources)
-  b_dec_E = _psum(jnp.sum(grad_BE, axis=0), spec.data_axis)
+  b_dec_E = _psum(jnp.sum(slope_BE, axis=0), spec.data_axis)
   if spec.centred:
-    pull_F = dense_kinds.encoder_pull(params, grads.b_enc_F, sums.of_kind)
+    pull_F = dense_kinds.encoder_pull(params, grads.b_enc_F, of_kind)
     encoder_D = jnp.dot(
       pull_F, params.w_enc_FD, precision=lax.Precision.HIGHEST
     )
     b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
   skip_DE = None
   if params.w_skip_DE is not None:
-    skip_DE = jnp.dot(x_BD.T, grad_BE, precision=lax.Precision.HIGHEST)
+    skip_DE = jnp.dot(x_BD.T, slope_BE, precision=lax.Precision.HIGHEST)
     skip_DE = _psum(skip_DE, spec.data_axis)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
@@ -293,13 +276,3 @@ def _norm_grads(params, grad_F, sources):
 
 def _psum(tree, axis_name):
   return tree if axis_name is None else lax.psum(tree, axis_name)
-
-
-def _centred_square_sums(arrays, rows, axis_name):
-  """Σ‖a − ā‖² over all rows of every [B, D] array, in two passes."""
-  sums = _psum([jnp.sum(a_BD, axis=0) for a_BD in arrays], axis_name)
-  centred = [
-    a_BD - (s_D / rows)[None, :] for a_BD, s_D in zip(arrays, sums, strict=True)
-  ]
-  squares = [jnp.sum(jnp.sum(c_BD * c_BD, axis=1)) for c_BD in centred]
-  return _psum(squares, axis_name)

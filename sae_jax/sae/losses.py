@@ -98,7 +98,7 @@ def _square_sum(x_BD):
   return jnp.sum(jnp.sum(x_BD * x_BD, axis=1))
 
 
-def _centred_square_sums(arrays, rows, axis_name):
+def centred_square_sums(arrays, rows, axis_name):
   """Σ‖a − ā‖² over all rows of every [B, E] array, in two passes."""
   sums = _psum([jnp.sum(a_BE, axis=0) for a_BE in arrays], axis_name)
   centred = [
@@ -166,7 +166,7 @@ def loss_and_grads(
     (found.square_error, found.main_square_error, found.active), spec.data_axis
   )
   active = _psum(active, spec.latent_axis)
-  target_spread, error_spread = _centred_square_sums(
+  target_spread, error_spread = centred_square_sums(
     [target_BE, found.error_BE], rows, spec.data_axis
   )
   aux, grads = auxk.add_auxk(
@@ -209,7 +209,7 @@ def reconstruction_report(
   square_error, active, fired_F = _psum(
     (_square_sum(error_BE), active, fired_F.astype(jnp.int32)), spec.data_axis
   )
-  (spread,) = _centred_square_sums([target_BE], rows, spec.data_axis)
+  (spread,) = centred_square_sums([target_BE], rows, spec.data_axis)
   return Report(
     fvu=square_error / spread,
     l0=_psum(active, spec.latent_axis) / rows,
