@@ -53,7 +53,7 @@ def _joined(
         "hook": one.hook,
       }
       for one in source.sources(config.hook)
-    ]
+    ],
   }
 
 
