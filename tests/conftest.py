@@ -90,6 +90,16 @@ def programs(session_place):
 
 
 @pytest.fixture(scope="session")
+def forge(tmp_path_factory):
+  """Starts processes of `sae-jax` that need not import what they run."""
+  import forge as forge_lib
+
+  made = forge_lib.Forge(tmp_path_factory.mktemp("forge"))
+  yield made
+  made.close()
+
+
+@pytest.fixture(scope="session")
 def personas_place(session_place):
   """Organisms 0 to 4, examined; once for all processes that run tests."""
   place = session_place / "personas"

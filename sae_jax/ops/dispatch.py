@@ -6,6 +6,7 @@
 literally and never replaced by another one.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -66,6 +67,18 @@ def interpret() -> bool:
 def for_platform(platform: str) -> str:
   """The implementation that `None` stands for on `platform`."""
   return {"cpu": "cpu", "tpu": "pallas_tpu"}.get(platform, "xla")
+
+
+def when_called(module: str, name: str) -> Callable[..., Any]:
+  """A function of a module of Pallas kernels, which a first call imports.
+
+  Pallas takes longer to import than all other operations together.
+  """
+
+  def call(*args, **kwargs):
+    return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+  return call
 
 
 def choose(

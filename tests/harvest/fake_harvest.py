@@ -4,18 +4,13 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
 import time
-import traceback
 
 import ml_dtypes
 import numpy as np
 
-from sae_jax import errors, harvest, store
+from sae_jax import harvest, store
 from sae_jax.harvest import job, paired
 from sae_jax.harvest import source as source_lib
 from sae_jax.lm import text
@@ -141,93 +136,21 @@ def paired_source(fields, how):
   )
 
 
-class Forge:
-  """Starts harvests as processes without importing everything each time.
-
-  A server that has imported all forks one process per harvest; it has no
-  threads of its own.
-  """
-
-  def __init__(self):
-    command = [sys.executable, "-W", "ignore", str(PATH)]
-    self._server = subprocess.Popen(
-      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-  def start(self, out, how=None, **fields):
-    stderr = str(out) + f".{time.monotonic_ns()}.stderr"
-    pid = self._ask("start", str(out), stderr, {"how": how or {}, **fields})
-    return Process(self._ask, pid, pathlib.Path(stderr))
-
-  def close(self):
-    self._server.stdin.close()
-    self._server.wait()
-    self._server.stdout.close()
-
-  def _ask(self, *message):
-    print(json.dumps(message), file=self._server.stdin, flush=True)
-    return json.loads(self._server.stdout.readline())
+def start(forge, out, how=None, **fields):
+  """`run` in a process of its own."""
+  code = f"import sys; sys.path[:0] = [{str(PATH.parent)!r}]\n{CODE}"
+  fields = {"how": how or {}, **fields}
+  return forge.start(out, json.dumps(fields), code=code)
 
 
-class Process:
-  """One harvest; `code` is None while it runs."""
-
-  def __init__(self, ask, pid, stderr):
-    self._ask, self._pid, self._stderr = ask, pid, stderr
-    self._code = None
-
-  @property
-  def code(self):
-    if self._code is None:
-      self._code = self._ask("poll", self._pid)
-    return self._code
-
-  @property
-  def stderr(self):
-    return self._stderr.read_text()
-
-  def kill(self):
-    if self.code is None:
-      os.kill(self._pid, signal.SIGKILL)
-      self.wait()
-
-  def wait(self, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while self.code is None:
-      assert time.monotonic() < deadline, self.stderr
-      time.sleep(0.01)
-    return self.code
-
-
-def serve():
-  for line in sys.stdin:
-    command, *arguments = json.loads(line)
-    if command == "start":
-      reply = os.fork()
-      if not reply:
-        child(*arguments)
-    else:
-      pid, status = os.waitpid(arguments[0], os.WNOHANG)
-      reply = os.waitstatus_to_exitcode(status) if pid else None
-    print(json.dumps(reply), flush=True)
-
-
-def child(out, stderr, fields):
-  """Never returns."""
-  file = os.open(stderr, os.O_WRONLY | os.O_CREAT)
-  os.dup2(file, 2)
-  code = 1
-  try:
-    run(out, **fields)
-    code = 0
-  except errors.InputError as error:
-    print(error, file=sys.stderr, flush=True)
-  finally:
-    if code:
-      traceback.print_exc()
-      sys.stderr.flush()
-    os._exit(code)
-
-
-if __name__ == "__main__":
-  serve()
+# The end of a process that fails waits for nothing.
+CODE = """
+import json, os, traceback
+import fake_harvest
+try:
+  fake_harvest.run(sys.argv[1], **json.loads(sys.argv[2]))
+except BaseException:
+  traceback.print_exc()
+  sys.stderr.flush()
+  os._exit(1)
+"""

@@ -5,8 +5,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -35,13 +33,6 @@ def get_config():
 """
 
 
-@pytest.fixture(scope="module")
-def forge():
-  made = fake_harvest.Forge()
-  yield made
-  made.close()
-
-
 def line(directory):
   (directory / "config.py").write_text(
     CONFIG.format(store=str(directory / "store"), hook=HOOK, steps=STEPS)
@@ -50,14 +41,10 @@ def line(directory):
   return "train", config, out
 
 
-def train(directory):
-  return subprocess.Popen(
-    [sys.executable, "-m", "sae_jax", *line(directory)],
-    # Compiled as here: a program of other optimizations may round otherwise.
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
+def train(forge, directory):
+  # Compiled as here: a program of other optimizations may round otherwise.
+  env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  return forge.start(*line(directory), env=env)
 
 
 def wait_until(condition, seconds=90.0):
@@ -77,9 +64,9 @@ def chunks_on_disk(directory):
 
 
 def start_harvest(forge, directory):
-  harvest = forge.start(directory / "store", **FIELDS)
+  harvest = fake_harvest.start(forge, directory / "store", **FIELDS)
   start = directory / "store" / "progress" / "start.json"
-  wait_until(lambda: start.exists() or harvest.code is not None)
+  wait_until(lambda: start.exists() or harvest.poll() is not None)
   return harvest
 
 
@@ -100,14 +87,14 @@ def go_on(forge, directory, command, capsys):
     done.set()
     counting.join()
   assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == STEPS
-  assert harvest.wait() == 0, harvest.stderr
+  assert harvest.wait() == 0, harvest.said
   return max(most)
 
 
 def kill_both(forge, directory, at):
   """Both as processes, killed once `at` evaluations are logged."""
   harvest, most = start_harvest(forge, directory), 0
-  trainer = train(directory)
+  trainer = train(forge, directory)
   while trainer.poll() is None and logged(directory) < at:
     most = max(most, chunks_on_disk(directory))
     time.sleep(0.01)

@@ -26,20 +26,13 @@ def tree(path):
   }
 
 
-@pytest.fixture(scope="module")
-def forge():
-  forge_ = fake_harvest.Forge()
-  yield forge_
-  forge_.close()
-
-
 @pytest.fixture
 def start(forge):
   """Starts harvests; those still running are killed after the test."""
   running = []
 
   def start_(*args, **kwargs):
-    running.append(forge.start(*args, **kwargs))
+    running.append(fake_harvest.start(forge, *args, **kwargs))
     return running[-1]
 
   yield start_
@@ -50,7 +43,7 @@ def start(forge):
 def wait_for(condition, process, seconds=60.0):
   deadline = time.monotonic() + seconds
   while not condition():
-    assert process.code in (None, 0), process.stderr
+    assert process.poll() in (None, 0), process.said
     assert time.monotonic() < deadline
     time.sleep(0.002)
 
@@ -73,10 +66,10 @@ def kill_and_compare(start, path, whole, points, rng, **run):
       process,
     )
     time.sleep(rng.uniform(0, 0.04))
-    killed += process.code is None
+    killed += process.poll() is None
     process.kill()
   process = start(path, **run)
-  assert process.wait() == 0, process.stderr
+  assert process.wait() == 0, process.said
   assert tree(path) == whole
   assert verify.verify(path) == []
   return killed
@@ -156,7 +149,7 @@ def test_two_processes_write_what_one_does(start, tmp_path, batches):
     for n in range(2)
   ]
   for process in both:
-    assert process.wait() == 0, process.stderr
+    assert process.wait() == 0, process.said
   assert tree(tmp_path / "two") == tree(tmp_path / "one")
 
 
@@ -174,12 +167,12 @@ def test_two_processes_are_killed_and_started_again(start, tmp_path):
     processes = both()
     wait_for(lambda p=point: records(path) >= p, processes[0])
     time.sleep(rng.uniform(0, 0.1))
-    assert None in [process.code for process in processes]
+    assert None in [process.poll() for process in processes]
     for process in rng.sample(processes, 2):
       time.sleep(rng.uniform(0, 0.05))
       process.kill()
   for process in both():
-    assert process.wait() == 0, process.stderr
+    assert process.wait() == 0, process.said
   assert tree(path) == tree(tmp_path / "one")
 
 
@@ -191,7 +184,7 @@ def test_a_dead_process_is_noticed_by_the_others(start, tmp_path):
   wait_for(lambda: records(tmp_path / "s") > 2, other)
   other.kill()
   assert lead.wait(30) != 0
-  assert "lane 1 to end" in (message := lead.stderr)
+  assert "lane 1 to end" in (message := lead.said)
   assert "process 1 of the harvest gives no sign of life" in message
 
 
@@ -234,7 +227,7 @@ def test_a_reader_drains_a_bounded_store(start, tmp_path, lanes):
     if chunk % 4 == 3:
       source.release((chunk + 1) // 4)
       largest = max(largest, size(path))
-  assert process.wait() == 0, process.stderr
+  assert process.wait() == 0, process.said
   # Files are counted one after the other: one may be deleted and the next be
   # written in between.
   assert largest <= limit * 5 // 4
@@ -267,7 +260,7 @@ def test_a_stream_drains_a_bounded_store(start, tmp_path):
     got.append(np.asarray(x_BD))
     source.release(batches.releasable_chunk(batches.state()))
   batches.close()
-  assert process.wait() == 0, process.stderr
+  assert process.wait() == 0, process.said
   ours, theirs = np.concatenate(got), whole.read(HOOK, 0, 640)
   assert len(ours) == 640
   order = [np.lexsort(x.astype(float).T) for x in (ours, theirs)]
@@ -293,7 +286,7 @@ def test_a_bounded_harvest_is_killed_and_goes_on(start, tmp_path):
     ):
       np.testing.assert_array_equal(mine, theirs)
     source.release(chunk + 1)
-  assert process.wait() == 0, process.stderr
+  assert process.wait() == 0, process.said
   assert verify.verify(path) == []
 
 
@@ -317,7 +310,7 @@ def test_a_lane_goes_on_when_all_it_wrote_is_released(start, tmp_path):
       source.read_chunks(HOOK, [chunk])[0], whole.read_chunks(HOOK, [chunk])[0]
     )
     source.release(chunk // 4)
-  assert process.wait() == 0, process.stderr
+  assert process.wait() == 0, process.said
 
 
 def test_a_dead_harvest_is_noticed_by_the_reader(start, tmp_path):

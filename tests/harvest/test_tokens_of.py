@@ -123,35 +123,33 @@ def test_a_harvest_that_stops_anywhere_ends_byte_equal(tmp_path, lanes):
 
 
 @pytest.mark.slow
-def test_several_processes_killed_at_random_end_byte_equal(tmp_path):
+def test_several_processes_killed_at_random_end_byte_equal(forge, tmp_path):
   fake_harvest.run(tmp_path / "base", rows=1500, lanes=3)
   whole = tmp_path / "whole"
   rerun(tmp_path / "base", whole)
-  forge, out, killed = fake_harvest.Forge(), tmp_path / "s", 0
+  out, killed = tmp_path / "s", 0
   rng = random.Random(0)
-  try:
 
-    def start(delay):
-      how = {"processes": 2, "delay": delay}
-      fields = {"tokens_of": str(tmp_path / "base")}
-      return [
-        forge.start(out, how | {"process": n}, **fields) for n in range(2)
-      ]
+  def start(delay):
+    how = {"processes": 2, "delay": delay}
+    fields = {"tokens_of": str(tmp_path / "base")}
+    return [
+      fake_harvest.start(forge, out, how | {"process": n}, **fields)
+      for n in range(2)
+    ]
 
-    for records in (1, 6, 15):
-      running = start(0.01)
-      while all(p.code is None for p in running) and records > len(
-        list(out.glob("progress/chunk-*"))
-      ):
-        time.sleep(0.002)
-      time.sleep(rng.uniform(0, 0.04))
-      killed += running[0].code is None
-      for process in running:
-        process.kill()
-    for process in start(0.0):
-      assert process.wait() == 0, process.stderr
-  finally:
-    forge.close()
+  for records in (1, 6, 15):
+    running = start(0.01)
+    while all(p.poll() is None for p in running) and records > len(
+      list(out.glob("progress/chunk-*"))
+    ):
+      time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.04))
+    killed += running[0].poll() is None
+    for process in running:
+      process.kill()
+  for process in start(0.0):
+    assert process.wait() == 0, process.said
   assert killed
   assert tree(out) == tree(whole)
 

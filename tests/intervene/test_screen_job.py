@@ -11,8 +11,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import jax.numpy as jnp
@@ -477,7 +475,9 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_a_killed_screen_ends_the_same(place, finished, tmp_path, command):
+def test_a_killed_screen_ends_the_same(
+  place, finished, forge, tmp_path, command
+):
   """SIGKILL among the margins; another process goes on with what it left."""
   values = json.dumps(config_lib.to_dict(settings(place)))
   (tmp_path / "config.py").write_text(
@@ -488,12 +488,7 @@ def test_a_killed_screen_ends_the_same(place, finished, tmp_path, command):
   # Compiled as here, for as many devices: a program of other ones may round
   # otherwise.
   told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "8"}
-  running = subprocess.Popen(
-    [sys.executable, "-m", "sae_jax", *line],
-    env=os.environ | told,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
+  running = forge.start(*line, env=os.environ | told)
   while running.poll() is None and not list(out.glob("work/base.wide.*")):
     time.sleep(0.005)
   running.kill()

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -384,7 +383,7 @@ def get_config():
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_writes_the_same_bytes(
-  place, finished, tmp_path, command, capsys, monkeypatch
+  place, finished, forge, tmp_path, command, capsys, monkeypatch
 ):
   monkeypatch.setattr(sys, "path", sys.path[:])  # the config file extends it
   file = tmp_path / "monitor.py"
@@ -401,11 +400,7 @@ def test_killed_and_started_again_it_writes_the_same_bytes(
 
   # Compiled as here: a program of other optimizations may round otherwise.
   told = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-  process = subprocess.Popen(
-    [sys.executable, "-m", "sae_jax", *line(out)],
-    env=os.environ | told,
-    stderr=subprocess.DEVNULL,
-  )
+  process = forge.start(*line(out), env=os.environ | told)
   while process.poll() is None:
     if (out / "work").is_dir() and len(list((out / "work").iterdir())) > 2:
       process.send_signal(signal.SIGKILL)

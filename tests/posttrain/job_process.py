@@ -4,8 +4,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 
 from sae_jax import config as values
@@ -21,7 +19,7 @@ def get_config():
 """
 
 
-def start(job, config, place, out):
+def start(forge, job, config, place, out):
   """Starts `sae-jax JOB`; its config's files are written into `place`."""
   path = place / "config.json"
   path.write_text(json.dumps(values.to_dict(config)))
@@ -29,20 +27,13 @@ def start(job, config, place, out):
   (place / "config.py").write_text(
     _CONFIG.format(module=cls.__module__, name=cls.__name__, path=str(path))
   )
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "sae_jax", job),
-      *(f"--config={place}/config.py", f"--out={out}"),
-    ],
+  return forge.start(
+    *(job, f"--config={place}/config.py", f"--out={out}"),
     env=dict(
       os.environ,
-      JAX_PLATFORMS="cpu",
       JAX_NUM_CPU_DEVICES="8",
       JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # as in this process
     ),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
   )
 
 

@@ -141,7 +141,7 @@ def test_looks_that_fall_between_the_logged_steps(config):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
-def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
+def test_a_killed_run_ends_in_the_same_bits(config, forge, tmp_path):
   config = dataclasses.replace(
     config,
     steps=120,
@@ -151,7 +151,7 @@ def test_a_killed_run_ends_in_the_same_bits(config, tmp_path):
     learning_rate=1e-3,
   )
   whole, cut = tmp_path / "whole", tmp_path / "cut"
-  process = job_process.start("posttrain", config, tmp_path, cut)
+  process = job_process.start(forge, "posttrain", config, tmp_path, cut)
   job_process.wait_for_checkpoint(process, cut, 40)
   process.kill()  # SIGKILL
   process.communicate()

@@ -164,9 +164,9 @@ def test_the_numbers_are_those_of_the_models_on_disk(config, whole):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_in_the_same_bytes(config, whole, tmp_path):
+def test_a_killed_run_ends_in_the_same_bytes(config, whole, forge, tmp_path):
   cut = tmp_path / "cut"
-  process = job_process.start("realign", config, tmp_path, cut)
+  process = job_process.start(forge, "realign", config, tmp_path, cut)
   job_process.wait_for_checkpoint(process, cut, 16)
   process.kill()  # SIGKILL
   process.communicate()

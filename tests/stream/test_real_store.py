@@ -5,8 +5,6 @@
 import json
 import pathlib
 import socket
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -135,7 +133,7 @@ jax.distributed.shutdown()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 8, 1), (1, 2, 4), (1, 1, 8)])
-def test_two_processes_see_the_batches_of_one(tmp_path, sizes):
+def test_two_processes_see_the_batches_of_one(forge, tmp_path, sizes):
   source = write_store(tmp_path / "s", rows=3000)
   whole = stream.open_stream(source, HOOK, config(16, 3, 4), mesh=mesh.single())
   take(whole, 3)
@@ -148,12 +146,10 @@ def test_two_processes_see_the_batches_of_one(tmp_path, sizes):
     address = f"localhost:{free.getsockname()[1]}"
   here = str(pathlib.Path(__file__).parent)
   processes = [
-    subprocess.Popen(
-      [
-        *(sys.executable, "-c", PROCESS, address, str(process)),
-        *(str(tmp_path / "s"), str(tmp_path / f"{process}.json")),
-        *(json.dumps(sizes), state, here),
-      ]
+    forge.start(
+      *(address, process, tmp_path / "s", tmp_path / f"{process}.json"),
+      *(json.dumps(sizes), state, here),
+      code=PROCESS,
     )
     for process in range(2)
   ]

@@ -53,24 +53,19 @@ def config_file(tmp_path_factory):
   return file
 
 
-def start(config_file, out, *overrides, devices=1):
-  env = dict(os.environ, JAX_PLATFORMS="cpu", TF_CPP_MIN_LOG_LEVEL="3")
-  env["JAX_NUM_CPU_DEVICES"] = str(devices)
-  return subprocess.Popen(
-    [
-      sys.executable,
-      "-m",
-      "sae_jax",
-      "train",
-      f"--config={config_file}",
-      f"--out={out}",
-      *(f"--config.{o}" for o in overrides),
-    ],
-    env=env,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+def line(config_file, out):
+  return "train", f"--config={config_file}", f"--out={out}"
+
+
+def one_device():
+  """The environment of processes, which unlike this one have one device."""
+  return os.environ | {"JAX_NUM_CPU_DEVICES": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+@pytest.fixture(scope="module")
+def start(forge, config_file):
+  """Starts a run."""
+  return lambda out: forge.start(*line(config_file, out), env=one_device())
 
 
 def finish(process):
@@ -102,10 +97,16 @@ def assert_same_run(out, reference):
 
 @pytest.fixture(scope="module")
 def reference(config_file):
+  """A run by the command itself, which nothing interrupts."""
   out = config_file.parent / "reference"
-  code, stdout, stderr = finish(start(config_file, out))
-  assert code == 0, stderr
-  result = json.loads(stdout.splitlines()[-1])
+  done = subprocess.run(
+    [sys.executable, "-m", "sae_jax", *line(config_file, out)],
+    env=one_device(),
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  result = json.loads(done.stdout.splitlines()[-1])
   assert result["steps"] == STEPS
   return out
 
@@ -119,12 +120,12 @@ def wait_for_step(process, out, step):
     time.sleep(0.002)
 
 
-def kill_and_resume(config_file, out, at_step):
-  process = start(config_file, out)
+def kill_and_resume(start, out, at_step):
+  process = start(out)
   wait_for_step(process, out, at_step)
   process.kill()
   process.communicate()
-  code, _, stderr = finish(start(config_file, out))
+  code, _, stderr = finish(start(out))
   assert code == 0, stderr
 
 
@@ -140,73 +141,73 @@ def test_the_run_learns_and_logs(reference):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_bit_equal(config_file, reference, tmp_path):
-  kill_and_resume(config_file, tmp_path / "run", 23)
+def test_killed_and_resumed_is_bit_equal(start, reference, tmp_path):
+  kill_and_resume(start, tmp_path / "run", 23)
   assert_same_run(tmp_path / "run", reference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_ten_random_points_is_bit_equal(
-  config_file, reference, tmp_path, seed
+  start, reference, tmp_path, seed
 ):
   """One run, from before the first step to after the last."""
   rng = random.Random(seed)
   out = tmp_path / "run"
   for at_step in sorted(rng.randrange(STEPS + 1) for _ in range(10)):
-    process = start(config_file, out)
+    process = start(out)
     wait_for_step(process, out, at_step)
     time.sleep(rng.random() * 0.05)
     process.kill()
     process.communicate()
-  code, _, stderr = finish(start(config_file, out))
+  code, _, stderr = finish(start(out))
   assert code == 0, stderr
   assert_same_run(out, reference)
 
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_resumed_run_is_bit_equal(
-  config_file, reference, tmp_path
+  start, reference, tmp_path
 ):
   out = tmp_path / "run"
-  process = start(config_file, out)
+  process = start(out)
   wait_for_step(process, out, 17)
   process.send_signal(signal.SIGTERM)
   code, stdout, stderr = finish(process)
   assert code == 75 and not stdout
   assert "SIGTERM at step" in stderr and "run the same command" in stderr
   assert "Traceback" not in stderr
-  code, _, stderr = finish(start(config_file, out))
+  code, _, stderr = finish(start(out))
   assert code == 0, stderr
   assert_same_run(out, reference)
 
 
 def test_killed_between_the_last_save_and_the_export(
-  config_file, reference, tmp_path
+  start, reference, tmp_path
 ):
   shutil.copytree(reference, tmp_path / "run")
   shutil.rmtree(tmp_path / "run" / "sae")
   (tmp_path / "run" / "manifest.json").unlink()
-  code, stdout, stderr = finish(start(config_file, tmp_path / "run"))
+  code, stdout, stderr = finish(start(tmp_path / "run"))
   assert code == 0, stderr
   assert json.loads(stdout)["train/loss"] == trace(reference)[-2]["train/loss"]
   assert_same_run(tmp_path / "run", reference)
 
 
-def test_a_finished_run_is_left_alone(config_file, reference):
+def test_a_finished_run_is_left_alone(start, reference):
   before = {p: p.stat().st_mtime_ns for p in reference.rglob("*.json*")}
-  code, stdout, stderr = finish(start(config_file, reference))
+  code, stdout, stderr = finish(start(reference))
   assert code == 0 and "already trained" in stderr
   assert json.loads(stdout)["steps"] == STEPS
   assert before == {p: p.stat().st_mtime_ns for p in reference.rglob("*.json*")}
 
 
 def test_a_second_run_and_a_changed_config_are_refused(
-  config_file, tmp_path, command, capsys
+  start, config_file, tmp_path, command, capsys
 ):
   out = tmp_path / "run"
-  argv = ("train", f"--config={config_file}", f"--out={out}")
-  first = start(config_file, out)
+  argv = line(config_file, out)
+  first = start(out)
   wait_for_step(first, out, 1)
   first.send_signal(signal.SIGSTOP)  # alive, but not about to finish
   assert command(*argv) == 2

@@ -11,10 +11,9 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 
+import forge as forge_lib
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -62,25 +61,19 @@ class Job:
   """A store, a config, and the runs of it."""
 
   place: pathlib.Path
+  forge: forge_lib.Forge
 
   def start(self, name, devices, *flags, pause=0.0, log=os.devnull):
     """One process; `pause` lengthens its steps."""
-    return subprocess.Popen(
-      [
-        *(sys.executable, "-c", DRIVER, str(pause), str(log), "train"),
-        f"--config={self.place}/config.py",
-        f"--out={self.place / name}",
-        *flags,
-      ],
+    return self.forge.start(
+      *(pause, log, "train", f"--config={self.place}/config.py"),
+      *(f"--out={self.place / name}", *flags),
+      code=DRIVER,
       env=dict(
         os.environ,
-        JAX_PLATFORMS="cpu",
         JAX_NUM_CPU_DEVICES=str(devices),
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # most of the time is compilation
       ),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
     )
 
   def start_two(self, name, *flags, pause=0.0):
@@ -124,7 +117,7 @@ def ends(processes, timeout=300):
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def job(forge, tmp_path_factory):
   place = tmp_path_factory.mktemp("job")
   x_ND = np.random.default_rng(0).normal(size=(1024, 16)).astype(np.float32)
   store.write_arrays(
@@ -139,7 +132,7 @@ def job(tmp_path_factory):
       held_out=HELD_OUT,
     )
   )
-  return Job(place)
+  return Job(place, forge)
 
 
 @pytest.fixture(scope="module")

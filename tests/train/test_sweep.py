@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import jax.numpy as jnp
@@ -165,32 +163,23 @@ def test_a_finished_sweep_is_left_alone_and_another_refused(
     job.run(one, str(out))
 
 
-def _start(place, out):
+def _start(forge, place, out):
   environment = dict(
     os.environ,
-    JAX_PLATFORMS="cpu",
     JAX_NUM_CPU_DEVICES="8",
     JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # as `finished` was compiled
   )
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "sae_jax", "train"),
-      f"--config={place}/config.py",
-      f"--out={out}",
-    ],
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+  return forge.start(
+    *("train", f"--config={place}/config.py", f"--out={out}"), env=environment
   )
 
 
 @pytest.mark.slow
 def test_killed_after_one_diverged_and_resumed_is_bit_equal(
-  place, finished, tmp_path
+  place, finished, forge, tmp_path
 ):
   out, result = finished
-  process = _start(place, tmp_path / "run")
+  process = _start(forge, place, tmp_path / "run")
   path = tmp_path / "run" / "members" / "0" / "metrics.jsonl"
   while process.poll() is None:
     if path.exists() and path.read_bytes().count(b"\n") >= 5:
@@ -199,7 +188,7 @@ def test_killed_after_one_diverged_and_resumed_is_bit_equal(
   stderr = process.communicate()[1]
   assert process.returncode == -9, stderr
   assert "dictionary 3 (k=4, learning_rate=1e+25) diverged at step 1" in stderr
-  process = _start(place, tmp_path / "run")
+  process = _start(forge, place, tmp_path / "run")
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stderr
   assert "diverged" not in stderr

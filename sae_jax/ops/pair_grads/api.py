@@ -8,20 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
-from sae_jax.ops.pair_grads import cpu, pallas_tpu, reference, xla
+from sae_jax.ops.pair_grads import cpu, reference, xla
 
 GRADS = {
   "reference": reference.pair_grads,
   "cpu": cpu.pair_grads,
   "xla": xla.pair_grads,
-  "pallas_tpu": pallas_tpu.pair_grads,
+  "pallas_tpu": dispatch.when_called(f"{__package__}.pallas_tpu", "pair_grads"),
   "pallas_gpu": xla.pair_grads,  # no kernel of its own
 }
 SUMS = {
   "reference": reference.pair_sums,
   "cpu": cpu.pair_sums,
   "xla": xla.pair_sums,
-  "pallas_tpu": pallas_tpu.pair_sums,
+  "pallas_tpu": dispatch.when_called(f"{__package__}.pallas_tpu", "pair_sums"),
   "pallas_gpu": xla.pair_sums,
 }
 

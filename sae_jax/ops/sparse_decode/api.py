@@ -12,13 +12,15 @@ import jax.numpy as jnp
 
 from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
-from sae_jax.ops.sparse_decode import chunked, compacted, pallas_tpu, reference
+from sae_jax.ops.sparse_decode import chunked, compacted, reference
 
 DECODE = {
   "reference": reference.sparse_decode,
   "cpu": chunked.sparse_decode_cpu,
   "xla": compacted.sparse_decode,
-  "pallas_tpu": pallas_tpu.sparse_decode,
+  "pallas_tpu": dispatch.when_called(
+    f"{__package__}.pallas_tpu", "sparse_decode"
+  ),
   "pallas_gpu": compacted.sparse_decode,  # no kernel of its own
 }
 ROW_DOTS = {
@@ -32,7 +34,7 @@ RESIDUAL = {
   "reference": reference.residual,
   "cpu": chunked.residual_cpu,
   "xla": chunked.residual_xla,
-  "pallas_tpu": pallas_tpu.residual,
+  "pallas_tpu": dispatch.when_called(f"{__package__}.pallas_tpu", "residual"),
   "pallas_gpu": chunked.residual_xla,
 }
 

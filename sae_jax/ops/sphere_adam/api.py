@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sae_jax import errors
 from sae_jax.ops import dispatch
-from sae_jax.ops.sphere_adam import cpu, formula, pallas_tpu, reference, xla
+from sae_jax.ops.sphere_adam import cpu, formula, reference, xla
 
 # `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count, grad_square, rule) ->
 # Moved`.
@@ -17,7 +17,9 @@ IMPLEMENTATIONS = {
   "reference": reference.sphere_adam,
   "cpu": cpu.sphere_adam,
   "xla": xla.sphere_adam,
-  "pallas_tpu": pallas_tpu.sphere_adam,
+  "pallas_tpu": dispatch.when_called(
+    f"{__package__}.pallas_tpu", "sphere_adam"
+  ),
   "pallas_gpu": xla.sphere_adam,  # no kernel of its own
 }
 

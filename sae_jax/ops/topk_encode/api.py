@@ -18,15 +18,15 @@ from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
 from sae_jax.ops.topk_encode import candidates as candidates_lib
-from sae_jax.ops.topk_encode import cpu, pallas_gpu, pallas_tpu, reference, xla
+from sae_jax.ops.topk_encode import cpu, reference, xla
 
 # `(x_BD, w_enc_FD, b_enc_F, k) -> Candidates`.
 IMPLEMENTATIONS = {
   "reference": reference.candidates,
   "cpu": cpu.candidates,
-  "pallas_tpu": pallas_tpu.candidates,
+  "pallas_tpu": dispatch.when_called(f"{__package__}.pallas_tpu", "candidates"),
   "xla": xla.candidates,
-  "pallas_gpu": pallas_gpu.candidates,
+  "pallas_gpu": dispatch.when_called(f"{__package__}.pallas_gpu", "candidates"),
 }
 
 

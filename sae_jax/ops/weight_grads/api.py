@@ -11,7 +11,6 @@ from sae_jax.ops import dispatch
 from sae_jax.ops.pair_grads import api as pair_grads_api
 from sae_jax.ops.sparse_decode import api as sparse_decode_api
 from sae_jax.ops.sparse_decode import compacted
-from sae_jax.ops.weight_grads import pallas_tpu
 
 
 def _composed(implementation):
@@ -39,7 +38,9 @@ def _composed(implementation):
 
 IMPLEMENTATIONS = {
   **{name: _composed(name) for name in pair_grads_api.GRADS},
-  "pallas_tpu": pallas_tpu.weight_grads,
+  "pallas_tpu": dispatch.when_called(
+    f"{__package__}.pallas_tpu", "weight_grads"
+  ),
 }
 
 
