@@ -257,7 +257,7 @@ def _differences(configs, optimizer_configs, sites):
 
   def places(of):
     """Numbers among the different ones, as `_stacked_rows` stacks them."""
-    order = list(dict.fromkeys(of or ()))
+    order = list(dict.fromkeys(of or (0,)))
     return _varying([order.index(place) for place in of or (0,)], np.int32)
 
   return member, places(sites.hooks), places(sites.targets)
