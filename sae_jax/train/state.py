@@ -19,7 +19,7 @@ import optax
 from sae_jax import sae
 from sae_jax.sae import crosscoder, init, transcoder, unfold
 from sae_jax.sae import treatment as treatment_lib
-from sae_jax.train import normalize
+from sae_jax.train import averaging, normalize
 from sae_jax.train import optimizer as optimizer_lib
 
 # Places that a row gets in compiled programs where its number of active latents
@@ -285,7 +285,12 @@ class Trained:
 
 def trained(state: TrainState) -> Trained:
   """The part of a state, or of a stacked one, that is exported."""
-  return Trained(state.params, state.inputs, state.outputs, state.threshold)
+  return Trained(
+    averaging.averaged(state.opt_state, state.params),
+    state.inputs,
+    state.outputs,
+    state.threshold,
+  )
 
 
 def to_sae(
