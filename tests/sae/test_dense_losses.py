@@ -208,15 +208,25 @@ def _assert_dense(found, spec, problem):
     )
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_gradient_is_dense_autograd_s(name):
+def _slow_unless(name, *fast):
+  return pytest.param(name, marks=() if name in fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [_slow_unless(n, "relu_sources", "gated", "jumprelu_target") for n in SPECS],
+)
+def test_gradient_is_dense_autograd_s(name, monkeypatch):
+  # One chunk of rows and a part of one; one program each.
+  monkeypatch.setattr(dense_losses, "_CPU_ROWS", 15)
   spec = SPECS[name]
   with jax.enable_x64(True):
     problem = _problem(spec)
     _assert_dense(_run(spec, *problem), spec, problem)
 
 
-@pytest.mark.parametrize("activation", dense_kinds.KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["gated", "jumprelu"])
 def test_a_transcoder_s_gradient_is_dense_autograd_s(activation):
   spec = dataclasses.replace(BASE, activation=activation, centred=False)
   with jax.enable_x64(True):
@@ -224,10 +234,47 @@ def test_a_transcoder_s_gradient_is_dense_autograd_s(activation):
     _assert_dense(_run(spec, *problem), spec, problem)
 
 
-@pytest.mark.parametrize("shape", [(8, 1), (1, 8), (2, 4)])
-@pytest.mark.parametrize("name", ["relu_sources", "gated", "jumprelu_target"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "shape"),
+  [
+    ("relu_sources", (2, 4)),
+    ("gated", (2, 4)),
+    ("jumprelu_target", (2, 4)),
+    ("jumprelu_target", (8, 1)),
+    ("gated", (1, 8)),
+  ],
+)
 def test_every_mesh_has_the_same_gradient(name, shape):
   spec = SPECS[name]
   with jax.enable_x64(True):
     problem = _problem(spec)
     _assert_dense(_run(spec, *problem, *shape), spec, problem)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", dense_kinds.KINDS)
+def test_nan_reaches_the_loss(activation):
+  spec = dataclasses.replace(BASE, activation=activation, aux_coefficient=0.0)
+
+  @jax.jit
+  def loss(params, x_BD, dead_F):
+    variance = jnp.float32(VARIANCE)
+    return dense_losses.loss_and_grads(params, x_BD, dead_F, variance, spec)[0]
+
+  problem = jax.tree.map(jnp.float32, _problem(spec)[:2])
+  dead_F = jnp.zeros(F, bool)
+  assert np.isfinite(loss(*problem, dead_F))
+  params, x_BD = problem
+  assert np.isnan(loss(params, x_BD.at[3, 2].set(jnp.nan), dead_F))
+  # Latent 0 is active on some row.
+  pre_BF = (x_BD - params.b_dec_D[None]) @ params.w_enc_FD.T
+  params = dataclasses.replace(params, b_enc_F=params.b_enc_F.at[0].set(9))
+  assert float(pre_BF[:, 0].max()) > -9
+  for field in dataclasses.fields(params):
+    array = getattr(params, field.name)
+    if array is not None:
+      bad = dataclasses.replace(
+        params, **{field.name: array.at[0].set(jnp.nan)}
+      )
+      assert np.isnan(loss(bad, x_BD, dead_F)), field.name
