@@ -14,7 +14,7 @@ from sae_jax.ops import rows as rows_lib
 from sae_jax.ops.topk_encode import reference
 from sae_jax.sae import losses
 
-_CHUNK_ELEMENTS = 1 << 24  # pre-activations: 64 MiB
+_CHUNK_ELEMENTS = 1 << 23  # pre-activations: 32 MiB
 _STEPS = 1000  # that the running mean is over, at most
 
 

@@ -16,7 +16,7 @@ from sae_jax.ops import topk_mask
 from sae_jax.ops.topk_encode import reference
 from sae_jax.sae import auxk, batch_topk, nested
 
-_CHUNK_ELEMENTS = 1 << 24  # pre-activations: 64 MiB
+_CHUNK_ELEMENTS = 1 << 23  # pre-activations: 32 MiB
 _DIGIT = 4  # bits of the threshold that one run of the encoder finds
 
 
@@ -39,8 +39,10 @@ def outcome(
   def counts(key_N):
     def add(count_N, x_RD):
       key_RF = topk_mask.ordered_keys(encode(x_RD))
-      reached_NRF = key_RF[None] >= key_N[:, None, None]
-      return count_N + jnp.sum(reached_NRF, axis=(1, 2), dtype=jnp.int32)
+      # One after another: XLA's CPU compiler would write all comparisons.
+      return count_N + lax.map(
+        lambda key: jnp.sum(key_RF >= key, dtype=jnp.int32), key_N
+      )
 
     zeros_N = jnp.zeros(key_N.shape, jnp.int32)
     count_N = rows_lib.fold_chunks(add, zeros_N, chunk, inputs_BD)
