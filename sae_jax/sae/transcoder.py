@@ -54,10 +54,15 @@ def init_params(
   Peers begin with a decoder of zeros (sparsify), or of rows that have nothing
   to do with the encoder's (SAELens). Rows of norm 1 need a direction: that of
   w_enc · map, so that the latents begin as those of an autoencoder, of which
-  the map is the identity, followed by the best linear guess of y. The map's
-  size goes to the encoder, the same for all latents, so that the top-k is that
-  of random directions. `b_enc` makes up for the inputs' middle, which is not
-  subtracted (as in sparsify), and the skip is zero.
+  the map is the identity, followed by the best linear guess of y. Its size is
+  left out: with the guess's own size, latents that are active together add up
+  to too much. `b_enc` makes up for the inputs' middle, which is not subtracted
+  (as in sparsify), and the skip is zero.
+
+  On inputs of 128 sparse directions and a ReLU layer's outputs (D = E = 64, F =
+  512, K = 8, 300 steps of 512 rows, three layers) the FVU was 0.155, 0.148 and
+  0.275 at the end; with the map's size 0.163, 0.167 and 0.516; with random
+  decoder rows 0.177 and 0.169 of the first two.
 
   Args:
     middle_D: of treated inputs.
@@ -74,8 +79,6 @@ def init_params(
   shards = mesh.shape["latent"]
   init.check_shards(latents, shards)
   d_model, d_out = map_DE.shape
-  # Of a random direction of length 1, the mean square.
-  size = np.float32(np.linalg.norm(map_DE) / np.sqrt(d_model))
 
   def draw_shard(map_DE):
     count = latents // shards
@@ -87,7 +90,7 @@ def init_params(
     # Where the map takes it nowhere any direction will do.
     other_FE = init.unit_rows(jax.random.fold_in(key, 1), first, count, d_out)
     w_dec_FE = jnp.where(norm_F1 > 0, w_dec_FE / norm_F1, other_FE)
-    return w_enc_FD * size, w_dec_FE
+    return w_enc_FD, w_dec_FE
 
   by_latent = jax.P("latent", None)
   draw = jax.shard_map(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from sae_jax import sae
 
@@ -48,6 +49,8 @@ def follow(state: Average, params: sae.Params, decay: float) -> Average:
   # 1 − decay^t, without cancellation.
   weight = -jnp.expm1(count.astype(jnp.float32) * math.log(decay))
   rate = jnp.minimum((1 - decay) / weight, 1)
+  # XLA would compute new weights once more, with other roundings.
+  params = lax.optimization_barrier(params)
   moved = jax.tree.map(lambda m, p: m + rate * (p - m), state.params, params)
   return Average(count, moved)
 
@@ -67,4 +70,6 @@ def averaged(opt_state: optax.OptState, params: sae.Params) -> sae.Params:
 @jax.jit
 def _on_sphere(params):
   norm = jnp.linalg.norm(params.w_dec_FD, axis=-1, keepdims=True)
-  return dataclasses.replace(params, w_dec_FD=params.w_dec_FD / norm)
+  # Of a member that has diverged rows may be zero.
+  w_dec = params.w_dec_FD / jnp.where(norm > 0, norm, 1)
+  return dataclasses.replace(params, w_dec_FD=w_dec)
