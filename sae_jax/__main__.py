@@ -46,6 +46,7 @@ USAGE = "\n".join(
     "         [--peer_timeout=60, seconds until a silent process is dead]",
     "       sae-jax report DIR... [--out=FILE.html]",
     "       sae-jax verify DIR...",
+    "       sae-jax convert SRC DST --format=FORMAT [--push-to-hub=USER/NAME]",
     "       sae-jax submit --engine=ENGINE [OPTION ...] JOB ...",
     "",
     *(f"  {job:10s} {text}" for job, text in (CONFIG_JOBS | PATH_JOBS).items()),
@@ -88,6 +89,8 @@ def run(argv: Sequence[str]) -> int:
   try:
     if argv[1:2] == ["submit"]:
       return _submit(argv[2:])
+    if argv[1:2] == ["convert"]:
+      return _convert(argv[2:])
     if "--help" in plain or "-h" in plain or len(plain) == 1:
       print(USAGE)
       return 0 if len(plain) > 1 else 2
@@ -142,6 +145,16 @@ def _submit(words: Sequence[str]) -> int:
     print(submit.usage())
     return 0
   print(json.dumps(submit.run(words, list(CONFIG_JOBS))))
+  return 0
+
+
+def _convert(words: Sequence[str]) -> int:
+  """Of the other command line: a source, a destination and options."""
+  convert = _module("convert")
+  if {"--help", "-h"} & set(words):
+    print(convert.usage())
+    return 0
+  print(json.dumps(convert.run(words)))
   return 0
 
 

@@ -12,18 +12,29 @@ import numpy as np
 
 from sae_jax import artifacts, errors, sae
 from sae_jax.formats import (
+  crosscoders,
   decoder,
   dictionary_learning,
+  gemma_scope,
+  llamascopium,
+  openai,
   provenance,
   saelens,
   sparsify,
 )
 
-# Asked in this order whether something is theirs.
-_FORMATS: tuple[Any, ...] = (saelens, sparsify, dictionary_learning)
-_SAVE = {
-  form.NAME: form.save for form in (saelens, sparsify, dictionary_learning)
-}
+# Asked in this order whether something is theirs: first those that are known
+# by names of files, then those that are known by names of tensors.
+_FORMATS: tuple[Any, ...] = (
+  saelens,
+  sparsify,
+  llamascopium,
+  gemma_scope,
+  crosscoders,
+  dictionary_learning,
+  openai,
+)
+_SAVE = {form.NAME: form.save for form in _FORMATS}
 WRITTEN = tuple(_SAVE)
 _WEIGHTS = (".safetensors", ".pt", ".npz")
 _BLOCK_BYTES = 64 << 20  # of weights that are checked at a time
@@ -75,15 +86,24 @@ def hash_sae(path: str | os.PathLike[str]) -> str:
     errors.InputError: see `load_sae`.
   """
   _, place = find(path)
-  files = [place] if place.is_file() else sorted(place.iterdir())
-  hashes = {
-    file.name: artifacts.hash_file(file)
-    for file in files
-    if file.suffix in _WEIGHTS and not file.name.startswith(".")
-  }
+  # Llama Scope's weights are in a folder of the dictionary's directory.
+  files = (
+    [place]
+    if place.is_file()
+    else _weights(place) or _weights(place / "checkpoints")
+  )
+  hashes = {file.name: artifacts.hash_file(file) for file in files}
   if len(hashes) == 1:
     return next(iter(hashes.values()))
   return artifacts.hash_json(hashes)
+
+
+def _weights(place: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(
+    file
+    for file in place.glob("[!.]*")
+    if file.suffix in _WEIGHTS and file.is_file()
+  )
 
 
 def save_sae(

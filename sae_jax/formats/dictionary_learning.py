@@ -17,6 +17,7 @@ import numpy as np
 from sae_jax import errors, sae
 from sae_jax.formats import (
   capabilities,
+  conversions,
   directory,
   provenance,
   streamed,
@@ -222,7 +223,8 @@ def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
   capabilities.refuse(dictionary, NAME)
   name, threshold = _class_for(dictionary)
   kind = _CLASSES[name]
-  params = _centre(dictionary, kind.centred)
+  moved = conversions.centred if kind.centred else conversions.uncentred
+  params = moved(dictionary).params
   values = {
     theirs: getattr(params, field) for field, theirs in kind.names.items()
   }
@@ -289,27 +291,3 @@ def _unit_rows(w_dec_FD: Any) -> bool:
 def _on_host(array_F: Any) -> np.ndarray:
   blocks = streamed.row_blocks(array_F, streamed.BLOCK_BYTES)
   return np.concatenate([np.asarray(rows, np.float32) for _, rows in blocks])
-
-
-def _centre(dictionary: sae.Sae, centred: bool) -> sae.Params:
-  """Parameters for pre-activations w_enc (x − b_dec) + b_enc, or w_enc x + ….
-
-  With s = w_enc b_dec: w_enc (x − b_dec) = w_enc x − s.
-  """
-  p = dictionary.params
-  if dictionary.centred == centred:
-    return p
-  b_dec_D = np.asarray(p.b_dec_D, np.float64)
-  shift_F = np.concatenate(
-    [
-      np.asarray(rows, np.float64) @ b_dec_D
-      for _, rows in streamed.row_blocks(p.w_enc_FD, streamed.BLOCK_BYTES)
-    ]
-  )
-  shift_F = shift_F if centred else -shift_F
-  moved: dict[str, Any] = {"b_enc_F": _on_host(p.b_enc_F) + shift_F}
-  if p.b_mag_F is not None:
-    gain_F = np.exp(_on_host(p.log_gain_F).astype(np.float64))
-    moved["b_mag_F"] = _on_host(p.b_mag_F) + gain_F * shift_F
-  moved = {name: array.astype(np.float32) for name, array in moved.items()}
-  return dataclasses.replace(p, **moved)
