@@ -68,6 +68,7 @@ def _lead(entry: Entry) -> str:
 _KINDS = {
   "batchtopk": "BatchTopK",
   "matryoshka_batchtopk": "Matryoshka",
+  "matryoshka_topk": "Matryoshka TopK",
   "jumprelu": "JumpReLU",
   "standard": "L1",
   "gated": "Gated",

@@ -136,7 +136,7 @@ def sweep(
       dictionary = state_lib.dictionary(
         stack.member(state_lib.trained(state_S), i),
         member.sae,
-        metadata | provenance.hooks(member),
+        metadata | provenance.of_member(member),
       )
       try:
         formats.save_sae(dictionary, str(directory / "sae" / str(i)))

@@ -5,7 +5,7 @@
 import pathlib
 from typing import Any
 
-from sae_jax import store, version
+from sae_jax import sae, store, version
 from sae_jax.train import config as config_lib
 from sae_jax.train import start
 
@@ -18,7 +18,7 @@ def metadata(
   read = start.inputs(config, source)
   return {
     "model_name": _name(manifest.model),
-    **hooks(config),
+    **of_member(config),
     "context_size": manifest.context_length,
     "dataset_path": manifest.text_source,
     "prepend_bos": manifest.prepends_bos,
@@ -30,11 +30,37 @@ def metadata(
   }
 
 
-def hooks(config: config_lib.TrainConfig) -> dict[str, Any]:
-  """What is encoded, and what a transcoder decodes to."""
-  if not config.target:
-    return {"hook_name": config.hook}
-  return {"hook_name": config.hook, "hook_name_out": config.target}
+def of_member(config: config_lib.TrainConfig) -> dict[str, Any]:
+  """What the members of a sweep differ in.
+
+  The hooks (a transcoder decodes to another one), and how it was trained: a
+  BatchTopK dictionary is exported as `jumprelu`, which does not say so.
+  """
+  hooks = {"hook_name": config.hook}
+  if config.target:
+    hooks["hook_name_out"] = config.target
+  return {
+    **hooks,
+    "training_architecture": _trained_as(config.sae),
+    "training_architecture_details": _details(config.sae),
+  }
+
+
+def _trained_as(config: sae.SaeConfig) -> str:
+  nested = "matryoshka_" if config.prefixes else ""
+  names = {"batch_topk": "batchtopk", "relu": "standard"}
+  return nested + names.get(config.activation, config.activation)
+
+
+def _details(config: sae.SaeConfig) -> dict[str, Any]:
+  details = {
+    "k": config.k or None,
+    "matryoshka_widths": list(config.prefixes) or None,
+    "target_l0": config.target_l0,
+    "sparsity": config.sparsity,
+    "aux_coefficient": config.aux_coefficient,
+  }
+  return {name: v for name, v in details.items() if v is not None}
 
 
 def _joined(
