@@ -231,7 +231,7 @@ def save(dictionary: sae.Sae, path: str | os.PathLike[str]) -> None:
   k = dictionary.k
   if kind.activation != "topk":  # where it was an average
     k = provenance.training(dictionary.metadata, "k") or k
-  extra = {
+  extra: dict[str, Any] = {
     "k": np.asarray(k, np.int32),
     "threshold": np.asarray(threshold, np.float32),
   }

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""SAELens's layout (version 6 and later), which is also ours.
+"""SAELens's layout (version 6), which is also ours; earlier ones are read.
 
 A directory with `sae_weights.safetensors` (`W_enc` [D, F], `W_dec` [F, E],
 `b_enc` [F], `b_dec` [E], and what the architecture has besides) and `cfg.json`,
@@ -71,6 +71,13 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   tensors = memory_maps.tensors(path / WEIGHTS)
   sizes = {"D": config["d_in"], "E": config["d_out"], "F": config["d_sae"]}
   fields = _fields(kind)
+  # Of before SAELens 6; True in its config is refused.
+  unused = tensors.pop("scaling_factor", None)
+  if unused is not None and not np.all(unused == 1):
+    raise errors.InputError(
+      f"{path / WEIGHTS}: scaling_factor is not 1, but {CONFIG} says that there"
+      " was no finetuning of it"
+    )
   directory.check_tensors(
     tensors,
     {

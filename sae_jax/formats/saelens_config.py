@@ -94,14 +94,11 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   config.setdefault("metadata", {})
   if not isinstance(config["metadata"], dict):
     raise errors.InputError(f"{path}: metadata is not a JSON object")
-  written_by = config["metadata"].get("sae_lens_version") or config.get(
+  written_by = config.get("sae_lens_version") or config["metadata"].get(
     "sae_lens_version"
   )
   if not _is_version_6(written_by):
-    raise errors.InputError(
-      f"{path}: written by SAELens {written_by or '< 6 (no version given)'};"
-      " load it in SAELens >= 6 and save it again"
-    )
+    config = _from_before_6(config, path)
   _check_supported(config, path)
   _check_numbers(config, path)
   return config
@@ -110,6 +107,49 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 def _is_version_6(text: Any) -> bool:
   major = str(text or "").split(".")[0]
   return major.isdigit() and int(major) >= 6
+
+
+# What SAELens keeps of a configuration that knew of no metadata. Without the
+# version, which would make what is saved one of before.
+_METADATA = (
+  *("model_name", "hook_name", "model_class_name", "hook_head_index"),
+  *("model_from_pretrained_kwargs", "prepend_bos", "exclude_special_tokens"),
+  *("neuronpedia_id", "context_size", "seqpos_slice", "dataset_path"),
+  "sae_lens_training_version",
+)
+_RENAMED = {
+  "hook_point": "hook_name",
+  "hook_point_head_index": "hook_head_index",
+  "activation_fn_str": "activation_fn",
+}
+
+
+def _from_before_6(old: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+  """A configuration that tells of the model and the SAE in one, as SAELens 6.
+
+  Its `handle_pre_6_0_config` (sae_lens/loading/pretrained_sae_loaders.py).
+  """
+  old = {_RENAMED.get(name, name): value for name, value in old.items()}
+  config = {k: v for k, v in old.items() if k not in _METADATA}
+  activation = old.get("activation_fn") or "relu"
+  k = (old.get("activation_fn_kwargs") or {}).get("k")
+  if activation == "topk" and k is not None:
+    config |= {"architecture": "topk", "k": k}
+  elif activation not in ("relu", "topk"):
+    raise errors.InputError(
+      f"{path}: activation_fn={activation!r} is not supported; supported:"
+      " 'relu', 'topk'"
+    )
+  config.setdefault("architecture", "standard")
+  if "hook_z" in str(old.get("hook_name")):
+    config.setdefault("reshape_activations", "hook_z")
+  if not isinstance(config.get("normalize_activations"), str):
+    scaled = config.pop("normalize_activations", None)
+    if scaled:
+      config["normalize_activations"] = "expected_average_only_in"
+  metadata = {name: old[name] for name in _METADATA if name in old}
+  config["metadata"] = {"prepend_bos": True, **metadata}
+  return config
 
 
 def _check_supported(config: dict[str, Any], path: pathlib.Path) -> None:

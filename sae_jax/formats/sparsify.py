@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
     latents = width * _number(config, "expansion_factor", path)
   k = _number(config, "k", path)
   tensors = memory_maps.tensors(path / WEIGHTS)
-  shapes = {
+  shapes: dict[str, tuple[int, ...]] = {
     "encoder.weight": (latents, width),
     "encoder.bias": (latents,),
     "W_dec": (latents, width),

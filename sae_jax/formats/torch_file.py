@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sae_jax import artifacts, errors
-from sae_jax.formats import streamed, torch_pickle
+from sae_jax.formats import streamed, torch_dump, torch_pickle
 
 _ROOT = "archive"
 _ALIGNMENT = 64  # bytes, as torch does, so that it can map what is written
@@ -192,7 +192,7 @@ class _Reader:
     if not info.file_size:
       return np.zeros(0, np.uint8)
     held = np.memmap(self._path, np.uint8, "r", start, (info.file_size,))
-    if self._verify and zlib.crc32(held) != info.CRC:
+    if self._verify and zlib.crc32(held.data) != info.CRC:
       raise _damaged(
         self._path,
         f"{info.filename} has another checksum than was noted; or was it saved"
@@ -230,7 +230,7 @@ def write_to(
       are written as they are: torch's tensors have strides.
     check: called with (name, rows) of every block before it is written.
   """
-  writer = _Writer(transposed)
+  writer = torch_dump.Writer(transposed)
   pickle = b"\x80\x02" + writer.pickled(values, outermost=True) + b"."
   archive = None
   if file is not None:
@@ -264,63 +264,3 @@ def _record(archive: zipfile.ZipFile, file: BinaryIO, name: str) -> Any:
   padding = -start % _ALIGNMENT
   info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
   return archive.open(info, "w", force_zip64=True)
-
-
-class _Writer:
-  """The pickle of nested values; gathers the arrays that it speaks of."""
-
-  def __init__(self, transposed: tuple[str, ...]):
-    self.storages: list[tuple[str, Any, np.dtype]] = []
-    self._transposed = transposed
-
-  def pickled(
-    self, value: Any, name: str = "", outermost: bool = False
-  ) -> bytes:
-    if value is None:
-      return b"N"
-    if type(value) is bool:
-      return b"\x88" if value else b"\x89"
-    if type(value) is int:
-      data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
-      return b"\x8a" + bytes([len(data)]) + data
-    if type(value) is float:
-      return b"G" + struct.pack(">d", value)
-    if type(value) is str:
-      data = value.encode()
-      return b"X" + struct.pack("<I", len(data)) + data
-    if type(value) is tuple:
-      return b"(" + b"".join(map(self.pickled, value)) + b"t"
-    if isinstance(value, Mapping):
-      entries = b"".join(
-        self.pickled(key) + self.pickled(entry, f"{name}.{key}".lstrip("."))
-        for key, entry in value.items()
-      )
-      # Modules give state dicts as ordered ones.
-      start = b"ccollections\nOrderedDict\n)R" if outermost else b"}"
-      return start + b"(" + entries + b"u"
-    return self._tensor(value, name)
-
-  def _tensor(self, array: Any, name: str) -> bytes:
-    dtype = np.dtype(array.dtype)
-    if dtype.kind not in "iub":
-      dtype = np.dtype("<f4")
-    storage = torch_pickle.STORAGES[dtype].encode()
-    key = str(len(self.storages))
-    self.storages.append((name, array, dtype))
-    shape = tuple(array.shape)
-    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    if name in self._transposed:
-      shape, strides = shape[::-1], strides[::-1]
-    identity = (
-      b"("
-      + self.pickled("storage")
-      + b"ctorch\n%s\n" % storage
-      + b"".join(map(self.pickled, (key, "cpu", math.prod(shape))))
-      + b"tQ"
-    )
-    return (
-      b"ctorch._utils\n_rebuild_tensor_v2\n("
-      + identity
-      + b"".join(map(self.pickled, (0, shape, strides, False)))
-      + b"ccollections\nOrderedDict\n)RtR"
-    )

@@ -43,12 +43,13 @@ ARCHITECTURES = {
     **{"activation": "jumprelu", "out": E, "skip": True}
   },
 }
-# Of one width, and not centred: without a class of SAELens's own, but it needs
-# none.
-PLAIN = {
-  "topk": {"centred": False},
-  "gated": {"activation": "gated", "centred": False},
-}
+# What SAELens has no name of its own for, but needs none.
+PLAIN = (
+  ("topk", {"centred": False}),
+  ("gated", {"activation": "gated", "centred": False}),
+  ("topk", {"layer_norm": True}),
+  ("jumprelu", {"activation": "jumprelu", "sources": 2}),
+)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -78,16 +79,82 @@ def test_sae_lens_and_we_do_the_same(tmp_path, sae_lens, kinds, architecture):
   kinds.same(kinds.ours(loaded, x_BD), _theirs(model, x_BD))
 
 
-@pytest.mark.parametrize("architecture", PLAIN)
-def test_b_dec_need_not_be_subtracted(tmp_path, sae_lens, kinds, architecture):
+@pytest.mark.parametrize(("architecture", "made"), PLAIN)
+def test_sae_lens_opens_what_is_unusual(
+  tmp_path, sae_lens, kinds, architecture, made
+):
   metadata = {"hook_name_out": "blocks.3.hook_mlp_out"}
-  made = kinds.make(**PLAIN[architecture], metadata=metadata)
+  made = kinds.make(**made, metadata=metadata)
   formats.save_sae(made, tmp_path)
   model = sae_lens.SAE.load_from_disk(tmp_path)
   assert model.cfg.architecture() == architecture
-  assert not model.cfg.apply_b_dec_to_input
+  assert model.cfg.apply_b_dec_to_input == made.centred
   x_BD = kinds.rows()
   kinds.same(kinds.ours(made, x_BD), _theirs(model, x_BD))
+
+
+@pytest.mark.parametrize(
+  ("said", "made"),
+  [
+    ({}, {"activation": "relu"}),
+    ({"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 5}}, {}),
+    (
+      {"architecture": "jumprelu", "apply_b_dec_to_input": False},
+      {"activation": "jumprelu", "centred": False},
+    ),
+    ({"architecture": "gated"}, {"activation": "gated"}),
+  ],
+)
+def test_a_config_of_before_version_6_is_read(
+  tmp_path, sae_lens, kinds, said, made
+):
+  """As most published dictionaries are, such as those of gpt2-small."""
+  formats.save_sae(kinds.make(**made), tmp_path)
+  config = {
+    **{"d_in": D, "d_sae": F, "dtype": "float32", "model_name": "gpt2"},
+    **{"hook_point": "blocks.8.hook_resid_pre", "hook_point_layer": 8},
+    **{"context_size": 128, "normalize_activations": None},
+    **{"sae_lens_version": "5.10.7", "lr": 4e-4, **said},
+  }
+  (tmp_path / "cfg.json").write_text(json.dumps(config))
+  if not said:  # the oldest have a tensor more
+    weights = tmp_path / saelens.WEIGHTS
+    more = {"scaling_factor": np.ones(F, np.float32)}
+    tensors = safetensors.numpy.load_file(weights) | more
+    safetensors.numpy.save_file(tensors, weights)
+  model = sae_lens.SAE.load_from_disk(tmp_path)
+  loaded = formats.load_sae(tmp_path)
+  x_BD = kinds.rows()
+  kinds.same(kinds.ours(loaded, x_BD), _theirs(model, x_BD))
+  assert loaded.metadata["hook_name"] == "blocks.8.hook_resid_pre"
+  assert loaded.metadata["prepend_bos"] is True
+  # Saved again it is one of today.
+  formats.save_sae(loaded, tmp_path / "again")
+  model = sae_lens.SAE.load_from_disk(tmp_path / "again")
+  assert model.cfg.metadata.context_size == 128
+  kinds.same(kinds.ours(loaded, x_BD), _theirs(model, x_BD))
+
+
+def test_what_is_older_and_not_supported_is_named(tmp_path, dictionary):
+  formats.save_sae(dictionary, tmp_path)
+  for changes, named in (
+    ({"activation_fn_str": "tanh-relu"}, "activation_fn='tanh-relu'"),
+    ({"normalize_activations": True}, "expected_average_only_in"),
+    ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
+  ):
+    config = {"d_in": D, "d_sae": F, "architecture": "topk", "k": K, **changes}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(errors.InputError, match=named):
+      formats.load_sae(tmp_path)
+  weights = tmp_path / saelens.WEIGHTS
+  more = {"scaling_factor": np.full(F, 2, np.float32)}
+  safetensors.numpy.save_file(
+    safetensors.numpy.load_file(weights) | more, weights
+  )
+  del config["finetuning_scaling_factor"]
+  (tmp_path / "cfg.json").write_text(json.dumps(config))
+  with pytest.raises(errors.InputError, match="scaling_factor is not 1"):
+    formats.load_sae(tmp_path)
 
 
 def test_norms_that_sae_lens_applies_are_folded(tmp_path, sae_lens, kinds):
@@ -209,8 +276,6 @@ def _edit(path, **changes):
     ),
     ({"reshape_activations": "hook_q"}, "reshape_activations='hook_q'"),
     ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
-    ({"sae_lens_version": "5.10.7"}, "5.10.7"),
-    ({"sae_lens_version": None}, "no version given"),
     ({"k": F + 1}, f"k={F + 1}"),
     ({"k": 2.5}, "k=2.5"),
     ({"d_sae": F + 1}, "W_enc has shape"),
