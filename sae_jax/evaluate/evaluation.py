@@ -59,6 +59,7 @@ def evaluate(
   chunks: range,
   *,
   mesh: jax.sharding.Mesh,
+  target: str = "",
   model: lm.LanguageModel | None = None,
   config: EvaluateConfig | None = None,
   progress: Callable[[int], None] | None = None,
@@ -71,6 +72,7 @@ def evaluate(
     hook: the store's hook.
     chunks: held-out read chunks (`store.holdout`).
     mesh: where the rows go; the model brings its own.
+    target: the store's hook that a transcoder decodes to.
     model: the LM with all blocks; None leaves the LM's loss out.
     config: sizes.
     progress: called with the number of LM contexts done.
@@ -90,10 +92,12 @@ def evaluate(
     hook,
     chunks,
     mesh=mesh,
+    target=target,
     batch_rows=config.batch_rows,
   )
   metrics = {
     "hook": hook,
+    **({"target": target} if target else {}),
     "rows": rows.rows,
     "latents": len(rows.fires_F),
     "eval/fvu": rows.fvu,
@@ -111,7 +115,8 @@ def evaluate(
       model,
       hook,
       drawn,
-      source.stats(hook).mean_D,
+      source.stats(target or hook).mean_D,
+      target=target,
       batch_contexts=config.batch_contexts,
       seed=config.seed,
       progress=progress,

@@ -9,6 +9,7 @@ beyond float32 rounding of single rows.
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -59,32 +60,42 @@ def measure(
   chunks: range,
   *,
   mesh: jax.sharding.Mesh,
+  target: str = "",
   batch_rows: int = 8192,
 ) -> Fidelity:
   """Measures a dictionary on the rows of `chunks`.
+
+  Of a transcoder x is the rows of `target`, and x̂ made of those of `hook`.
 
   FVU is one minus the explained variance about the mean of the rows
   (Gao et al. 2024, arXiv 2406.04093, "normalized MSE"); with rows shifted by
   the store's mean c, Σ‖x − mean‖² = Σ‖x − c‖² − n‖mean − c‖².
 
   Raises:
-    errors.InputError: the dictionary is not as wide as the hook, or a row or
+    errors.InputError: the dictionary is not as wide as the hooks, or a row or
       a weight is not finite, or all rows are equal.
   """
-  _check_width(dictionary, source, hook)
-  center_D = np.asarray(source.stats(hook).mean_D, np.float32)
+  out = target or hook
+  _check_width(dictionary, source, hook, out)
+  center_E = np.asarray(source.stats(out).mean_D, np.float32)
   dictionary = on_mesh.place(dictionary, mesh)
   add, zeros = _compiled(dictionary, mesh)
   totals = zeros()
-  host = _Host(dictionary.latents, dictionary.d_model)
+  host = _Host(dictionary.latents, dictionary.d_out)
   waiting = []  # read one batch late: the device is never waited for
-  for i, batch in enumerate(
-    scan.batches(source, hook, chunks, batch_rows=batch_rows, mesh=mesh)
+
+  def batches(hook):
+    return scan.batches(source, hook, chunks, batch_rows=batch_rows, mesh=mesh)
+
+  targets = batches(target) if target else itertools.repeat(None)
+  for i, (batch, wanted) in enumerate(
+    zip(batches(hook), targets, strict=False)
   ):
-    totals, by_row_5B, shift_D = add(
-      totals, dictionary, batch.x_BD, center_D, np.int32(batch.rows)
+    y_BE = batch.x_BD if wanted is None else wanted.x_BD
+    totals, by_row_5B, shift_E = add(
+      totals, dictionary, batch.x_BD, y_BE, center_E, np.int32(batch.rows)
     )
-    waiting.append((by_row_5B, shift_D, batch.rows))
+    waiting.append((by_row_5B, shift_E, batch.rows))
     if len(waiting) > 1:
       host.add_rows(*waiting.pop(0))
     if (i + 1) % _BATCHES_PER_FLUSH == 0:
@@ -92,7 +103,7 @@ def measure(
       totals = zeros()
   host.add_rows(*waiting.pop())
   host.add_latents(jax.device_put(totals, jax.NamedSharding(mesh, jax.P())))
-  return host.result(hook)
+  return host.result(out)
 
 
 def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
@@ -105,10 +116,10 @@ def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
   everywhere = place(jax.P())
   shape = (on_mesh.lanes(mesh), dictionary.latents)
 
-  def local(totals, shard, x_BD, center_D, rows):
+  def local(totals, shard, x_BD, y_BE, center_E, rows):
     first = lax.axis_index(on_mesh.ROWS) * x_BD.shape[0]
     real_B = first + jnp.arange(x_BD.shape[0]) < rows
-    return _add(totals, shard, x_BD, center_D, real_B)
+    return _add(totals, shard, x_BD, y_BE, center_E, real_B)
 
   add = jax.jit(
     jax.shard_map(
@@ -117,6 +128,7 @@ def _compiled(dictionary: sae.Sae, mesh: jax.sharding.Mesh):
       in_specs=(
         by_latent,
         on_mesh.specs(dictionary),
+        jax.P(on_mesh.ROWS, None),
         jax.P(on_mesh.ROWS, None),
         jax.P(),
         jax.P(),
@@ -143,25 +155,26 @@ def _add(
   totals: _Totals,
   shard: sae.Sae,
   x_BD: jax.Array,
-  center_D: jax.Array,
+  y_BE: jax.Array,
+  center_E: jax.Array,
   real_B: jax.Array,
 ) -> tuple[_Totals, jax.Array, jax.Array]:
   values_BK, indices_BK = on_mesh.active(shard, x_BD)
-  x_hat_BD = on_mesh.decode(shard, values_BK, indices_BK, x_BD)
-  x_BD = x_BD.astype(jnp.float32)
+  y_hat_BE = on_mesh.decode(shard, values_BK, indices_BK, x_BD)
+  y_BE = y_BE.astype(jnp.float32)
   real_B1 = real_B[:, None]
-  centered_BD = jnp.where(real_B1, x_BD - center_D[None, :], 0)
+  centered_BE = jnp.where(real_B1, y_BE - center_E[None, :], 0)
   values_BK = jnp.where(real_B1, values_BK, 0)
   on_BK = values_BK > 0
   l0_B = lax.psum(jnp.sum(on_BK, axis=-1), "latent")
 
-  norm_B = jnp.linalg.norm(x_BD, axis=-1)
-  norm_hat_B = jnp.linalg.norm(x_hat_BD, axis=-1)
-  dot_B = jnp.sum(x_BD * x_hat_BD, axis=-1)
+  norm_B = jnp.linalg.norm(y_BE, axis=-1)
+  norm_hat_B = jnp.linalg.norm(y_hat_BE, axis=-1)
+  dot_B = jnp.sum(y_BE * y_hat_BE, axis=-1)
   by_row_5B = jnp.stack(
     [
-      jnp.sum(jnp.square(x_BD - x_hat_BD), axis=-1),
-      jnp.sum(jnp.square(centered_BD), axis=-1),
+      jnp.sum(jnp.square(y_BE - y_hat_BE), axis=-1),
+      jnp.sum(jnp.square(centered_BE), axis=-1),
       _ratio(dot_B, norm_B * norm_hat_B),
       _ratio(norm_hat_B, norm_B),
       l0_B.astype(jnp.float32),
@@ -172,24 +185,24 @@ def _add(
     sum_LF=totals.sum_LF.at[0, indices_BK].add(values_BK),
     max_LF=totals.max_LF.at[0, indices_BK].max(values_BK),
   )
-  shift_D = lax.psum(jnp.sum(centered_BD, axis=0), on_mesh.ROWS)
-  return totals, by_row_5B, shift_D
+  shift_E = lax.psum(jnp.sum(centered_BE, axis=0), on_mesh.ROWS)
+  return totals, by_row_5B, shift_E
 
 
 class _Host:
   """64-bit sums of what the device returned."""
 
-  def __init__(self, latents: int, d_model: int):
+  def __init__(self, latents: int, d_out: int):
     self.rows = 0
     self.sums_5 = np.zeros(5)
-    self.shift_D = np.zeros(d_model)
+    self.shift_E = np.zeros(d_out)
     self.fires_F = np.zeros(latents, np.int64)
     self.sum_F = np.zeros(latents)
     self.max_F = np.zeros(latents, np.float32)
 
-  def add_rows(self, by_row_5B: jax.Array, shift_D: jax.Array, rows: int):
+  def add_rows(self, by_row_5B: jax.Array, shift_E: jax.Array, rows: int):
     self.sums_5 += np.asarray(by_row_5B)[:, :rows].sum(1, dtype=np.float64)
-    self.shift_D += np.asarray(shift_D)
+    self.shift_E += np.asarray(shift_E)
     self.rows += rows
 
   def add_latents(self, totals: _Totals):
@@ -200,7 +213,7 @@ class _Host:
 
   def result(self, hook: str) -> Fidelity:
     error, spread, cosine, ratio, active = map(float, self.sums_5)
-    spread -= float(np.sum(np.square(self.shift_D))) / self.rows
+    spread -= float(np.sum(np.square(self.shift_E))) / self.rows
     if not (np.isfinite(error) and np.isfinite(spread) and spread > 0):
       raise errors.InputError(
         f"{hook}: over {self.rows} rows the squared error is {error} and the"
@@ -212,7 +225,7 @@ class _Host:
     return Fidelity(
       rows=self.rows,
       fvu=error / spread,
-      mse=error / (self.rows * len(self.shift_D)),
+      mse=error / (self.rows * len(self.shift_E)),
       cosine=cosine / self.rows,
       norm_ratio=ratio / self.rows,
       l0=active / self.rows,
@@ -228,10 +241,16 @@ def _ratio(a_B: jax.Array, b_B: jax.Array) -> jax.Array:
   return jnp.where(b_B > 0, a_B / jnp.where(b_B > 0, b_B, 1), 0)
 
 
-def _check_width(dictionary: sae.Sae, source: store.Store, hook: str) -> None:
-  if dictionary.d_model != source.d_model(hook):
-    raise errors.InputError(
-      f"the SAE is {dictionary.d_model} wide, but {hook} of {source.path} is"
-      f" {source.d_model(hook)} wide; give the store and hook of the model it"
-      " was trained on"
-    )
+def _check_width(
+  dictionary: sae.Sae, source: store.Store, hook: str, target: str
+) -> None:
+  for name, width, verb in (
+    (hook, dictionary.d_model, "takes"),
+    (target, dictionary.d_out, "gives"),
+  ):
+    if width != source.d_model(name):
+      raise errors.InputError(
+        f"the SAE {verb} rows that are {width} wide, but {name} of"
+        f" {source.path} is {source.d_model(name)} wide; give the store and hook"
+        " of the model it was trained on"
+      )

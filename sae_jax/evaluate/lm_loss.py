@@ -49,6 +49,7 @@ def measure(
   contexts: Sequence[heldout.Context],
   mean_D: np.ndarray,
   *,
+  target: str = "",
   batch_contexts: int = 8,
   seed: int = 0,
   progress: Callable[[int], None] | None = None,
@@ -63,16 +64,20 @@ def measure(
     model: with every block loaded.
     hook: where the SAE reads and writes.
     contexts: see `heldout.contexts`.
-    mean_D: the mean activation, for mean ablation.
+    mean_D: the mean activation where it writes, for mean ablation.
+    target: where a transcoder writes, behind `hook`: all replacements are
+      there, and what it reads is the model's own.
     batch_contexts: contexts per forward pass; the memory is a few times
       `batch_contexts · T · vocabulary` float32.
     seed: of the bootstrap.
     progress: called with the number of contexts done.
 
   Raises:
-    errors.InputError: layers are missing, or no context has two tokens.
+    errors.InputError: layers are missing, no context has two tokens, or the
+      target comes before the hook.
   """
   _check_layers(model)
+  _check_order(hook, target)
   contexts = [c for c in contexts if len(c.tokens_T) > 1]
   if not contexts:
     raise errors.InputError(
@@ -85,7 +90,7 @@ def measure(
   for rows_B, batch in _batches(
     contexts, batch_contexts, on_mesh.lanes(model.mesh)
   ):
-    sums_6B = _run(dictionary, model, hook, batch, mean_D)
+    sums_6B = _run(dictionary, model, (hook, target), batch, mean_D)
     sums_N6[rows_B] = sums_6B.T[: len(rows_B)]
     done += len(rows_B)
     if progress is not None:
@@ -130,14 +135,23 @@ def _batches(
     yield rows_B, _Batch(tokens_BT, mask_BT, kept_BT, weight_BT)
 
 
-def _run(dictionary, model, hook, batch: _Batch, mean_D) -> np.ndarray:
+def _run(dictionary, model, hooks, batch: _Batch, mean_D) -> np.ndarray:
   """[6, B]: predicted tokens, the four losses and the KL, summed."""
   kept_BT, mean_D = batch.kept_BT, np.asarray(mean_D, np.float32)
+  hook, target = hooks
+  out = target or hook
+  spliced = (dictionary, kept_BT)
+  if target:
+    # What is replaced lies behind, so this is what the model reads there.
+    (x_BTD,) = lm.activations(
+      model, batch.tokens_BT, [hook], batch.mask_BT
+    ).values()
+    spliced += (x_BTD,)
   edits = {
     "clean": (),
-    "spliced": (lm.Edit(hook, splice(model.mesh), (dictionary, kept_BT)),),
-    "zero": (lm.Edit(hook, replace, (np.zeros_like(mean_D), kept_BT)),),
-    "mean": (lm.Edit(hook, replace, (mean_D, kept_BT)),),
+    "spliced": (lm.Edit(out, splice(model.mesh), spliced),),
+    "zero": (lm.Edit(out, replace, (np.zeros_like(mean_D), kept_BT)),),
+    "mean": (lm.Edit(out, replace, (mean_D, kept_BT)),),
   }
 
   def read(arm: str) -> tuple[jax.Array, jax.Array]:
@@ -158,14 +172,18 @@ def _run(dictionary, model, hook, batch: _Batch, mean_D) -> np.ndarray:
 
 @functools.cache
 def splice(mesh: jax.sharding.Mesh):
-  """An edit on this mesh: the reconstruction at the kept positions."""
+  """An edit on this mesh: the reconstruction at the kept positions.
 
-  def splice_on_mesh(h_BTD, mask_BT, dictionary, kept_BT):
-    x_hat_ND = on_mesh.reconstruct(
-      dictionary, h_BTD.reshape(-1, h_BTD.shape[-1]), mesh
+  Of what is there, or of x_BTD, what a transcoder reads.
+  """
+
+  def splice_on_mesh(h_BTE, mask_BT, dictionary, kept_BT, x_BTD=None):
+    x_BTD = h_BTE if x_BTD is None else x_BTD
+    y_hat_NE = on_mesh.reconstruct(
+      dictionary, x_BTD.reshape(-1, x_BTD.shape[-1]), mesh
     )
-    x_hat_BTD = x_hat_ND.reshape(h_BTD.shape).astype(h_BTD.dtype)
-    return jnp.where((kept_BT & mask_BT)[..., None], x_hat_BTD, h_BTD)
+    y_hat_BTE = y_hat_NE.reshape(h_BTE.shape).astype(h_BTE.dtype)
+    return jnp.where((kept_BT & mask_BT)[..., None], y_hat_BTE, h_BTE)
 
   return splice_on_mesh
 
@@ -252,6 +270,15 @@ def _bootstrap(sums_N6: np.ndarray, seed: int) -> tuple[float, float] | None:
   times_RN = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
   low, high = np.quantile(_recovered(times_RN @ sums_N6), [0.025, 0.975])
   return None if np.isnan(low + high) else (float(low), float(high))
+
+
+def _check_order(hook: str, target: str) -> None:
+  if target and lm.parse_hook(target).order < lm.parse_hook(hook).order:
+    raise errors.InputError(
+      f"a transcoder from {hook} to {target}, which the model computes before"
+      " it: no loss says what this costs the model; give"
+      " --config.evaluate.contexts=0"
+    )
 
 
 def _check_layers(model: lm.LanguageModel) -> None:

@@ -44,6 +44,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
   trained, place = _trained(config)
   source = _source(config, trained)
   hook = source.hook(trained.hook)
+  target = source.hook(trained.target) if trained.target else ""
   chunks = _chunks(config, trained, source)
   with artifacts.open_output(
     out,
@@ -70,6 +71,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
       hook,
       chunks,
       mesh=mesh,
+      target=target,
       model=model if whole else None,
       config=config.evaluate,
       progress=progress.update,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaluation_data import HOOK, make_sae, make_store
 
-from sae_jax import errors
+from sae_jax import errors, sae, store
 from sae_jax import mesh as mesh_lib
 from sae_jax.evaluate import fidelity
 
@@ -184,3 +184,56 @@ def test_numbers_that_mean_nothing_are_refused(tmp_path, small_mesh, broken):
     dictionary.params.b_dec_D[2] = np.nan
   with pytest.raises(errors.InputError, match="not finite"):
     fidelity.measure(dictionary, source, HOOK, range(2), mesh=small_mesh)
+
+
+def test_a_transcoder_is_measured_on_its_targets(tmp_path, small_mesh):
+  rng = np.random.default_rng(4)
+  target, width = "blocks.1.hook_mlp_out", 9
+  x_ND = rng.normal(size=(ROWS, D))
+  y_NE = x_ND @ rng.normal(size=(D, width)) + 30
+  path = tmp_path / "pair"
+  store.write_arrays(
+    path, {HOOK: x_ND, target: y_NE}, read_rows=16, write_rows=64
+  )
+  source = store.open_store(path)
+  params = dataclasses.replace(
+    make_sae(F, D, K).params,
+    w_dec_FD=rng.normal(size=(F, width)).astype(np.float32),
+    b_dec_D=np.full(width, 30, np.float32),
+    w_skip_DE=rng.normal(size=(D, width)).astype(np.float32),
+  )
+  dictionary = sae.make_sae(params, K, centred=False)
+  measured = fidelity.measure(
+    dictionary,
+    source,
+    HOOK,
+    range(source.num_chunks),
+    mesh=small_mesh,
+    target=target,
+    batch_rows=32,
+  )
+  x_ND, y_NE = (
+    source.read(hook, 0, ROWS).astype(np.float64) for hook in (HOOK, target)
+  )
+  p = jax.tree.map(np.float64, params)
+  pre_NF = x_ND @ p.w_enc_FD.T + p.b_enc_F
+  cut_N1 = np.sort(pre_NF, axis=1)[:, -K][:, None]
+  f_NF = np.where(pre_NF >= cut_N1, np.maximum(pre_NF, 0), 0)
+  y_hat_NE = f_NF @ p.w_dec_FD + p.b_dec_D + x_ND @ p.w_skip_DE
+  error = np.sum((y_NE - y_hat_NE) ** 2)
+  norms = np.linalg.norm(y_NE, axis=1), np.linalg.norm(y_hat_NE, axis=1)
+  check(
+    measured,
+    {
+      "fvu": error / np.sum((y_NE - y_NE.mean(0)) ** 2),
+      "mse": error / y_NE.size,
+      "cosine": np.mean(np.sum(y_NE * y_hat_NE, 1) / (norms[0] * norms[1])),
+      "norm_ratio": np.mean(norms[1] / norms[0]),
+      "l0": np.mean(np.sum(f_NF > 0, 1)),
+      "fires_F": np.sum(f_NF > 0, 0),
+    },
+  )
+  with pytest.raises(errors.InputError, match="gives rows that are 9 wide"):
+    fidelity.measure(
+      dictionary, source, HOOK, range(source.num_chunks), mesh=small_mesh
+    )

@@ -249,3 +249,67 @@ def test_the_interval_covers_the_spread_of_contexts():
   assert low < loss.loss_recovered < high
   # 2,000 resamples know a 95 % limit to about 6 % of the half width.
   assert high - low == pytest.approx(2 * half, rel=0.2)
+
+
+def test_a_transcoder_replaces_what_it_decodes_to(llama, contexts):
+  """Read before the MLP, as the model computed it; written after it."""
+  model, path = llama
+  centred = make_sae(40, D, 4)
+  skip_DD = np.random.default_rng(5).normal(size=(D, D)).astype(np.float32)
+  params = dataclasses.replace(centred.params, w_skip_DE=0.1 * skip_DD)
+  dictionary = sae.make_sae(params, 4, centred=False)
+  loss = lm_loss.measure(
+    dictionary,
+    load(path),
+    f"blocks.{LAYER}.hook_resid_mid",
+    contexts,
+    np.zeros(D),
+    target=f"blocks.{LAYER}.hook_mlp_out",
+    batch_contexts=2,
+  )
+  w_enc_FD, w_dec_FD, b_enc_F, b_dec_D = (
+    torch.tensor(np.asarray(a))
+    for a in (params.w_enc_FD, params.w_dec_FD, params.b_enc_F, params.b_dec_D)
+  )
+  layer = model.model.layers[LAYER]
+  sums = np.zeros(2)
+  for context in contexts:
+    kept_T1 = torch.tensor(context.kept_T)[:, None]
+    seen = []
+
+    def decode(module, inputs, output, kept_T1=kept_T1, seen=seen):
+      x_1TD = seen[-1]
+      values, indices = torch.topk(x_1TD @ w_enc_FD.T + b_enc_F, 4, dim=-1)
+      y_1TD = (torch.relu(values)[..., None] * w_dec_FD[indices]).sum(-2)
+      y_1TD += b_dec_D + x_1TD @ torch.tensor(0.1 * skip_DD)
+      return torch.where(kept_T1, y_1TD, output)
+
+    handles = (
+      layer.post_attention_layernorm.register_forward_pre_hook(
+        lambda module, inputs, seen=seen: seen.append(inputs[0])
+      ),
+      layer.mlp.register_forward_hook(decode),
+    )
+    ids_1T = torch.tensor(context.tokens_T.astype(np.int64))[None]
+    log_TV = torch.log_softmax(model(ids_1T).logits[0].double(), -1)[:-1]
+    for handle in handles:
+      handle.remove()
+    hit = log_TV[torch.arange(len(log_TV)), ids_1T[0, 1:]]
+    sums += len(hit), -hit.sum().item()
+  assert abs(loss.ce_spliced - loss.ce_clean) > 0.05
+  assert loss.ce_zero == pytest.approx(loss.ce_mean)  # of a mean of zero
+  assert loss.ce_spliced == pytest.approx(sums[1] / sums[0], abs=5e-5)
+
+
+def test_a_target_before_its_hook_is_refused(llama, contexts):
+  with pytest.raises(
+    errors.InputError, match="which the model computes before"
+  ):
+    lm_loss.measure(
+      make_sae(40, D, 4),
+      load(llama[1]),
+      f"blocks.{LAYER}.hook_resid_post",
+      contexts,
+      np.zeros(D),
+      target=f"blocks.{LAYER}.hook_resid_mid",
+    )
