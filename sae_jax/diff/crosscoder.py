@@ -93,7 +93,7 @@ def part(
     summary={
       "run": path,
       "latents": crosscoder.latents,
-      "k": crosscoder.k,
+      "activation": crosscoder.activation,
       "models": ["base", arm.name],
       "trained_on_these_rows": same_rows,
       "sign": _SIGN,
@@ -101,7 +101,13 @@ def part(
       "l0": float(found.fires_F.sum() / rows),
       "never_active": int(np.sum(found.fires_F == 0)),
       "variance_explained": _explained(problem, arm, found, means_MD),
-      "patching": _patching(problem, arm, crosscoder, columns),
+      "patching": _patching(
+        problem,
+        arm,
+        crosscoder,
+        columns,
+        np.sqrt(found.square_F / rows) * scaled.apart_F,
+      ),
       "warnings": crosscoder_origin.warnings(arm, crosscoder, same_rows),
     },
     directions={
@@ -218,23 +224,38 @@ def _patching(
   arm: config_lib.Arm,
   crosscoder: sae.Sae,
   columns: dict[str, np.ndarray],
+  change_F: np.ndarray,
 ) -> dict[str, Any]:
-  """KL recovered by the tuned-only latents, by as many others, and by all."""
+  """KL recovered by latents of four kinds.
+
+  `all` that are active; `tuned_only`, if there are any; `most_changed`, the
+  first `statistics.top` by `change_F`, the root mean square of what a latent
+  adds to the difference of the models; and `random_0` …, as many as those of
+  the set before, drawn from the others.
+  """
   if why := patching.unavailable(problem, arm.name):
     return {"available": False, "why": why}
+  statistics = problem.config.statistics
   alive_F = columns["fires_tuned"] > 0
+  order_F = np.argsort(-change_F, kind="stable")[: statistics.top]
+  sets = {"all": alive_F, "most_changed": _among(order_F, alive_F)}
   own_F = columns["changed"] & (columns["delta_norm"] > 0.5)
-  sets = {"all": alive_F}
   if own_F.any():
     sets["tuned_only"] = own_F
-    others_N = np.flatnonzero(alive_F & ~own_F)
-    rng = np.random.default_rng(problem.config.statistics.seed)
-    for i in range(_RANDOM):
-      chosen_F = np.zeros_like(own_F)
-      chosen_F[rng.permutation(others_N)[: own_F.sum()]] = True
-      sets[f"random_{i}"] = chosen_F
+  last_F = list(sets.values())[-1]
+  others_N = np.flatnonzero(alive_F & ~last_F)
+  rng = np.random.default_rng(statistics.seed)
+  for i in range(_RANDOM):
+    some_N = rng.permutation(others_N)[: last_F.sum()]
+    sets[f"random_{i}"] = _among(some_N, alive_F)
   found = patching.measure(problem, arm.name, crosscoder, sets)
   return {"available": True, **found}
+
+
+def _among(latents_N: np.ndarray, alive_F: np.ndarray) -> np.ndarray:
+  chosen_F = np.zeros_like(alive_F)
+  chosen_F[latents_N] = True
+  return chosen_F & alive_F
 
 
 def _joined(

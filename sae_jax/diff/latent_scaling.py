@@ -28,6 +28,7 @@ class Scaling:
   Attributes:
     norm_MF: decoder norms, in units of the model's root mean square row norm.
     cos_F: cosine of the two decoder blocks; 0 where one of them is zero.
+    apart_F: ‖d^tuned − d^base‖, in units of the tuned model's rows.
     side_F: the model whose block is the longer one, `BASE` where they are
       equal.
     beta_MF: for "activation", "reconstruction" and "error": by what factor the
@@ -36,6 +37,7 @@ class Scaling:
 
   norm_MF: np.ndarray
   cos_F: np.ndarray
+  apart_F: np.ndarray
   side_F: np.ndarray
   beta_MF: dict[str, np.ndarray]
 
@@ -125,9 +127,11 @@ def scaling(
     return _ratio((along_FM * units_FM).T, weight_F[None, :], np.nan)
 
   size_F = np.sqrt(square_FM.prod(1))
+  apart_F = square_FM.sum(1) - 2 * dot_FSM[:, BASE, TUNED]
   return Scaling(
     norm_MF=norm_MF,
     cos_F=_ratio(dot_FSM[:, BASE, TUNED], size_F, 0.0),
+    apart_F=scale_M[TUNED] * np.sqrt(np.maximum(apart_F, 0)),
     side_F=side_F,
     beta_MF={
       "activation": beta(found.along_x_SMF + rest_SMF),
