@@ -28,6 +28,11 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly(quick_compilation):
+  """Most of the time here is XLA's."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   """A directory with a store: a tenth of 32 features in every row."""
@@ -102,7 +107,8 @@ def _held_out(place):
 
 @pytest.mark.slow
 def test_jumprelu_falls_to_its_target(place, tmp_path):
-  trace, found = _train(_config(place, "jumprelu", 200), tmp_path)
+  config = _config(place, "jumprelu", 200)
+  trace, found = _train(config, tmp_path)
   first, last = trace[0], trace[-1]
   assert first["eval/l0"] > 0.4 * F
   # 256 held-out rows, whose L0 deviate by about 2, give it ±0.12.
@@ -127,80 +133,41 @@ def test_jumprelu_falls_to_its_target(place, tmp_path):
   l0 = jnp.mean(jnp.sum(values_NK > 0, axis=1))
   np.testing.assert_allclose(l0, last["eval/l0"], atol=1 / 256)
 
-
-@pytest.mark.slow
-def test_gates_do_without_the_shrinkage_of_l1(place, tmp_path):
-  last = {}
-  for kind in ("relu", "gated"):
-    trace, found = _train(_config(place, kind, 200), tmp_path / kind)
-    assert found.activation == kind
-    assert trace[-1]["eval/fvu"] < 0.25 * trace[0]["eval/fvu"]
-    assert trace[-1]["eval/l0"] < 0.5 * trace[0]["eval/l0"]
-    last[kind] = trace[-1]
-  # At 10 active latents both, 0.19 and 0.07 of the variance are left.
-  relu, gated = last["relu"], last["gated"]
-  np.testing.assert_allclose(gated["eval/l0"], relu["eval/l0"], rtol=0.15)
-  assert gated["eval/fvu"] < 0.6 * relu["eval/fvu"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["jumprelu", "gated"])
-def test_a_resumed_run_is_the_same_and_a_sharded_one_nearly(
-  place, tmp_path, kind, quick_compilation
-):
-  config = _config(place, kind, 8)
-  trace, found = _train(config, tmp_path / "one")
-  copy = tmp_path / "resumed"
-  shutil.copytree(tmp_path / "one", copy)
-  shutil.rmtree(copy / "sae")
-  shutil.rmtree(copy / "checkpoints" / "8")
-  trace_again, found_again = _train(config, copy)
+  # Resumed half way it is the same to the bit.
+  shutil.rmtree(tmp_path / "sae")
+  shutil.rmtree(tmp_path / "checkpoints" / "200")
+  trace_again, found_again = _train(config, tmp_path)
   assert trace_again == trace
   _assert_same(found_again, found)
-  split = dataclasses.replace(config, mesh=mesh.MeshConfig(data=2, latent=4))
-  trace_split, _ = _train(split, tmp_path / "split")
-  for line, wanted in zip(trace_split, trace, strict=True):
-    assert line.keys() == wanted.keys()
-    for name, value in line.items():
-      # Eight steps let roundings grow, and values pass thresholds.
-      np.testing.assert_allclose(value, wanted[name], rtol=2e-3, err_msg=name)
 
 
 @pytest.mark.slow
-def test_a_sweep_is_its_separate_runs(place, tmp_path, quick_compilation):
-  member = config_lib.MemberConfig
-  own = {"target_l0": None, "sparsity": 0.01}
+def test_a_sweep_on_a_mesh_is_its_separate_runs_up_to_rounding(place, tmp_path):
   config = _config(
     place,
-    "jumprelu",
+    "gated",
     6,
-    sae=own,
     sweep=(
-      member(),
-      member(sparsity=0.03, seed=3),
-      member(sparsity=0.02, learning_rate=3e-3),
+      config_lib.MemberConfig(),
+      config_lib.MemberConfig(sparsity=0.1, seed=3, learning_rate=3e-3),
     ),
   )
-  source = store.open_store(config.store)
-  result = loop.train(config, source, tmp_path / "sweep")
-  assert [m["sparsity"] for m in result["members"]] == [0.01, 0.03, 0.02]
-  for i in (1, 2):
-    alone = config_lib.members(config)[i]
-    _, wanted = _train(alone, tmp_path / str(i))
-    found = formats.load_sae(str(tmp_path / "sweep" / "sae" / str(i)))
-    _assert_same(found, wanted)
-  # One program for members in turn, on a mesh: the same but for rounding.
-  turns = dataclasses.replace(
-    config, sweep=config.sweep[:2], mesh=mesh.MeshConfig(sae=2)
+  split = dataclasses.replace(
+    config, mesh=mesh.MeshConfig(sae=2, data=2, latent=2)
   )
-  in_turn = loop.train(turns, source, tmp_path / "turns")
-  for name in ("train/loss", "train/l0", "train/sparsity", "eval/fvu"):
-    np.testing.assert_allclose(
-      [m[name] for m in in_turn["members"]],
-      [m[name] for m in result["members"][:2]],
-      rtol=1e-3,
-      err_msg=name,
-    )
+  source = store.open_store(config.store)
+  result = loop.train(split, source, tmp_path / "sweep")
+  assert [m["sparsity"] for m in result["members"]] == [0.3, 0.1]
+  alone = config_lib.members(config)[1]
+  trace, found = _train(alone, tmp_path / "alone")
+  split_trace = _trace(tmp_path / "sweep" / "members" / "1")
+  for line, wanted in zip(split_trace, trace, strict=True):
+    assert line.keys() == wanted.keys()
+    for name, value in line.items():
+      # Six steps let roundings grow, and values pass their gates.
+      np.testing.assert_allclose(value, wanted[name], rtol=2e-3, err_msg=name)
+  one = formats.load_sae(str(tmp_path / "sweep" / "sae" / "1"))
+  assert jax.tree.structure(one) == jax.tree.structure(found)
 
 
 def test_thresholds_move_as_far_as_pre_activations_and_stop_at_zero():
