@@ -18,6 +18,7 @@ from jax import lax
 
 from sae_jax.ops import topk_mask
 from sae_jax.ops.topk_encode import api as topk_api
+from sae_jax.sae import lines as lines_lib
 from sae_jax.sae import nested
 
 # Candidates of a row, over the average row's pairs. Rows of a language model's
@@ -33,7 +34,7 @@ _LATE_SHARE = 8  # one row in so many may be
 class Selection:
   """A shard's active pairs; `complete`: no shard has missed one."""
 
-  runs: nested.Runs
+  runs: lines_lib.Runs
   complete: jax.Array
 
 
@@ -72,12 +73,12 @@ def select(
     level = pair_levels(values, indices, found.kth_T, params.latents, spec)
     # relu keeps a NaN, so that it reaches the loss.
     values = jax.nn.relu(values).astype(inputs_BD.dtype)
-    return nested.runs(
+    return lines_lib.runs(
       values, indices, level, row, count, in_order=not spec.prefixes
     )
 
   row_B = jnp.arange(inputs_BD.shape[0], dtype=jnp.int32)
-  all_runs = nested.join(
+  all_runs = lines_lib.join(
     runs(found.values_BC, found.indices_BC, row_B),
     runs(found.late_values_HC, found.late_indices_HC, found.late_row_H),
   )

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training loss of a TopK autoencoder with AuxK, and its sparse gradient.
+"""The training loss of TopK and BatchTopK with AuxK, and its sparse gradient.
 
 Runs on one device, or as one shard inside `shard_map` where rows are split over
 a data axis and latents over a latent axis. Across shards travel counts, one
@@ -14,6 +14,10 @@ sums and gathers over shards is, in bytes of a step, at most
     redone       4 R (122 + latent)       those counts again, if latent > 1
     AuxK         4 R (D + 33 + latent)    if a latent is dead and latent > 1
 
+BatchTopK counts for the whole batch: 480 bytes instead of 4 R (122 + latent) to
+find its threshold, and as many again if a row has more pairs than most; if the
+batch is done densely, R (D + 1) once more. Of G nested reconstructions (twice
+the threshold's counts with multi-TopK) G R D instead of R D travel.
 Counts are 15 for each of 8 digits of a row's k-th value (32 of one bit each in
 AuxK), one or two more, and the ties of every shard.
 """
@@ -25,16 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sae_jax import ops
-from sae_jax.sae import (
-  auxk,
-  batch_dense,
-  batch_topk,
-  crosscoder,
-  dictionary,
-  nested,
-  selection,
-)
+from sae_jax.sae import auxk, crosscoder, dictionary, outcomes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,12 +55,6 @@ class LossSpec:
     """The mesh axes that something is split over."""
     both = (self.data_axis, self.latent_axis)
     return tuple(axis for axis in both if axis is not None)
-
-  @property
-  def is_plain(self) -> bool:
-    """Whether every row has the same k latents and one reconstruction."""
-    nested_losses = self.prefixes or self.multi_topk
-    return self.activation == "topk" and not nested_losses
 
 
 @jax.tree_util.register_dataclass
@@ -128,16 +117,6 @@ def encoder_inputs(
   return centred_BE, wanted_BE
 
 
-def _residual(params, values_BK, indices_BK, wanted_BE, spec):
-  """ŷ − y of all shards; its products with decoder rows if they are free."""
-  arrays = (values_BK, indices_BK, params.w_dec_FD)
-  how = {"implementation": spec.implementation}
-  if spec.latent_axis is None:
-    return ops.residual(*arrays, wanted_BE, **how)
-  decoded_BE = lax.psum(ops.sparse_decode(*arrays, **how), spec.latent_axis)
-  return decoded_BE - wanted_BE, None
-
-
 def loss_and_grads(
   params: dictionary.Params,
   x_BD: jax.Array,
@@ -158,8 +137,7 @@ def loss_and_grads(
   inputs_BD, wanted_BE = encoder_inputs(params, x_BD, target_BE, spec)
   target_BE = x_BD if target_BE is None else target_BE
   per_row = 1 / (rows * total_variance)
-  measure = _plain if spec.is_plain else _nested
-  found, redone, recall = measure(
+  found, redone, recall = outcomes.of_rows(
     params, inputs_BD, wanted_BE, per_row, spec, k
   )
   square_error, main_square_error, active = _psum(
@@ -179,6 +157,9 @@ def loss_and_grads(
     spec,
     aux_coefficient,
   )
+  smallest = found.smallest
+  for axis in spec.axes if smallest is not None else ():
+    smallest = lax.pmin(smallest, axis)
   weight = spec.aux_coefficient if aux_coefficient is None else aux_coefficient
   # A NaN must not be hidden by an active set that is empty because of it.
   loss = square_error * per_row + weight * aux
@@ -189,7 +170,7 @@ def loss_and_grads(
     redone=redone,
     recall=recall,
     fired_F=_psum(found.fired_F, spec.data_axis) > 0,
-    smallest=_smallest(found.smallest, spec),
+    smallest=smallest,
     fvu_M=crosscoder.fvu_by_source(
       target_BE, found.error_BE, spec.sources, spec.data_axis
     ),
@@ -221,65 +202,6 @@ def reconstruction_report(
       target_BE, error_BE, spec.sources, spec.data_axis
     ),
   )
-
-
-def _plain(params, inputs_BD, wanted_BE, per_row, spec, k):
-  """The k largest of every row, one reconstruction."""
-  chosen = selection.select(params, inputs_BD, spec, k)
-  values_BK, indices_BK = chosen.values_BK, chosen.indices_BK
-  active_BK = values_BK > 0
-  error_BE, dots_BK = _residual(params, values_BK, indices_BK, wanted_BE, spec)
-  slope_BE = (2 * per_row) * error_BE
-  grads = ops.weight_grads(
-    values_BK,
-    indices_BK,
-    params.w_dec_FD,
-    inputs_BD,
-    slope_BE,
-    None if dots_BK is None else (2 * per_row) * dots_BK,
-    implementation=spec.implementation,
-  )
-  square_error = _square_sum(error_BE)
-  fired_F = jnp.zeros((params.latents,), jnp.int32)
-  found = nested.Outcome(
-    error_BE=error_BE,
-    slope_BE=slope_BE,
-    square_error=square_error,
-    main_square_error=square_error,
-    grads=auxk.LatentGrads(*grads),
-    active=jnp.sum(active_BK),
-    fired_F=fired_F.at[indices_BK].max(active_BK.astype(jnp.int32)),
-  )
-  return found, chosen.redone, chosen.recall
-
-
-def _nested(params, inputs_BD, wanted_BE, per_row, spec, k):
-  """The pairs of a row, or of a batch, in lines; several reconstructions."""
-  arrays = params, inputs_BD, wanted_BE
-  rows = inputs_BD.shape[0]
-  if spec.activation == "topk":
-    chosen, runs = nested.select(params, inputs_BD, spec, k)
-    lines, _ = nested.pack(runs, rows, spec)  # always fits
-    found = nested.from_lines(*arrays, lines, per_row, spec)
-    return found, chosen.redone, chosen.recall
-  chosen = batch_topk.select(params, inputs_BD, spec, k)
-  lines, fits = nested.pack(chosen.runs, rows, spec)
-  # All shards take the same branch: there are sums over shards in it.
-  redone = 1 - (chosen.complete & fits).astype(jnp.int32)
-  for axis in spec.axes:
-    redone = lax.pmax(redone, axis)
-  found = lax.cond(
-    redone > 0,
-    lambda: batch_dense.outcome(*arrays, per_row, spec, k),
-    lambda: nested.from_lines(*arrays, lines, per_row, spec),
-  )
-  return found, redone, jnp.ones(())
-
-
-def _smallest(value, spec):
-  for axis in spec.axes if value is not None else ():
-    value = lax.pmin(value, axis)
-  return value
 
 
 def _finish(grads, params, x_BD, slope_BE, spec):
