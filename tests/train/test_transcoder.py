@@ -4,25 +4,22 @@
 
 import dataclasses
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sae_jax import errors, mesh, metrics, sae, store, stream
+from sae_jax import checkpoint, errors, formats, mesh, sae, store, stream
 from sae_jax.sae import losses, transcoder
 from sae_jax.train import config as train_config
-from sae_jax.train import loop, normalize, optimizer, program, start
-from sae_jax.train import run as run_lib
+from sae_jax.train import normalize, optimizer, program, stack, start
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
 IN, OUT = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
 OTHER_IN, OTHER_OUT = "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
-D, E, F, K, ROWS, B = 16, 12, 32, 4, 768, 64
-MESHES = [(1, 1), (8, 1), (1, 8), (2, 4)]  # (data, latent)
+D, E, F, K, ROWS, B, STEPS = 16, 12, 32, 4, 768, 64, 12
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -114,12 +111,13 @@ def _sharded_gradient(data, latent, skip):
     return jax.tree.map(np.asarray, found)
 
 
-@pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize(
-  ("data", "latent"),
+  ("data", "latent", "skip"),
   [
-    m if m in ((1, 1), (2, 4)) else pytest.param(*m, marks=pytest.mark.slow)
-    for m in MESHES
+    (1, 1, False),
+    (2, 4, True),
+    pytest.param(8, 1, True, marks=pytest.mark.slow),
+    pytest.param(1, 8, True, marks=pytest.mark.slow),
   ],
 )
 def test_gradient_is_dense_autograd_s(data, latent, skip):
@@ -175,9 +173,9 @@ def _one_step(data, latent):
   return jax.tree.map(np.asarray, step(_first(on, SKIP), batch))
 
 
-@pytest.mark.parametrize(("data", "latent"), [(2, 4)])
-def test_every_mesh_makes_the_same_step(data, latent):
-  state, scalars = _one_step(data, latent)
+@pytest.mark.slow
+def test_every_mesh_makes_the_same_step():
+  state, scalars = _one_step(2, 4)
   expected, expected_scalars = _one_step(1, 1)
   np.testing.assert_array_equal(
     state.tokens_since_fired_F, expected.tokens_since_fired_F
@@ -242,11 +240,8 @@ def test_targets_that_the_inputs_say_nothing_of_still_have_directions():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
   path = tmp_path_factory.mktemp("transcoder") / "store"
-  arrays = dict(
-    zip(
-      (IN, OUT, OTHER_IN, OTHER_OUT), _rows(ROWS) + _rows(ROWS, 7), strict=True
-    )
-  )
+  hooks = (IN, OUT, OTHER_IN, OTHER_OUT)
+  arrays = dict(zip(hooks, _rows(ROWS) + _rows(ROWS, 7), strict=True))
   store.write_arrays(path, arrays, read_rows=64, write_rows=256)
   return path
 
@@ -261,50 +256,47 @@ def config(place):
     sae=SKIP,
     optimizer=dataclasses.replace(OPTIMIZER, ema_decay=0.9),
     stream=stream.StreamConfig(batch_size=B, mix_chunks=2),
-    steps=12,
+    steps=STEPS,
     held_out_rows=64,
-    eval_every=4,
-    checkpoint_every=4,
-    log_every=1,
-    mesh=mesh.MeshConfig(data=2, latent=4),
+    seed=3,
   )
 
 
-@pytest.fixture
-def exported(monkeypatch):
-  """What runs export, which is not written here."""
-  found = []
-  plain = state_lib.dictionary
+class Run:
+  """A run's program, and its state after every step."""
 
-  def dictionary(*args):
-    found.append(plain(*args))
-    return found[-1]
-
-  monkeypatch.setattr(state_lib, "dictionary", dictionary)
-  monkeypatch.setattr(program.formats, "save_sae", lambda *_: None)
-  return found
-
-
-def _trace(out):
-  return [
-    {k: v for k, v in line.items() if not k.startswith("perf/")}
-    for line in metrics.read(out / "metrics.jsonl")
-  ]
-
-
-def _train(config, out):
-  out.mkdir(exist_ok=True)
-  return loop.train(config, start.open_source(config), out)
+  def __init__(self, make, config):
+    source = store.open_store(config.store)
+    on = mesh.make(config.mesh, jax.devices()[:1])
+    chunks = source.holdout(config.held_out_rows)
+    self.program = make(config, source, on, *chunks)
+    with_stream = stream.open_stream(
+      source, self.program.hooks, config.stream, mesh=on, chunks=chunks[0]
+    )
+    self.batches = [next(with_stream) for _ in range(STEPS)]
+    with_stream.close()
+    state = self.program.new_state()
+    self.first_look = jax.device_get(self.program.look(state))
+    self.halfway, self.last = None, state
+    for i, batch in enumerate(self.batches):
+      if i == STEPS // 2:
+        self.halfway = jax.tree.map(np.asarray, self.last)
+      self.last, self.scalars = self.program.train_step(self.last, batch)
 
 
-def test_a_run_learns_and_its_export_takes_raw_rows(config, exported, tmp_path):
-  _train(config, tmp_path / "run")
-  lines = _trace(tmp_path / "run")
-  looks = [line["eval/fvu"] for line in lines if "eval/fvu" in line]
-  assert looks[-1] < 0.5 * looks[0]
-  (dictionary,) = exported
+@pytest.fixture(scope="module")
+def one(config, quick_compilation):
+  return Run(program.one, config)
+
+
+@pytest.mark.slow
+def test_it_learns_and_its_export_takes_raw_rows(one, config, tmp_path):
+  last_look = one.program.look(one.last)
+  assert last_look["eval/fvu"] < 0.5 * one.first_look["eval/fvu"]
+  one.program.export(one.last, tmp_path)
+  dictionary = formats.load_sae(tmp_path / "sae")
   assert (dictionary.d_model, dictionary.d_out) == (D, E)
-  assert not dictionary.centred
+  assert not dictionary.centred and dictionary.k == K
   assert dictionary.metadata["hook_name"] == IN
   assert dictionary.metadata["hook_name_out"] == OUT
   assert dictionary.metadata["sae_jax_normalize"] == "centre"
@@ -324,79 +316,81 @@ def test_a_run_learns_and_its_export_takes_raw_rows(config, exported, tmp_path):
   ]
   # Folded and unfolded: roundings of sums of D and K terms, of rows whose mean
   # is larger than what varies.
-  np.testing.assert_allclose(np.mean(fvu), looks[-1], rtol=1e-4)
+  np.testing.assert_allclose(np.mean(fvu), last_look["eval/fvu"], rtol=1e-4)
 
 
-def _interrupt(config, out, at):
-  plain = run_lib.Run.log
-
-  def log(self, step, scalars):
-    if step == at:
-      raise KeyboardInterrupt
-    plain(self, step, scalars)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(run_lib.Run, "log", log)
-    with pytest.raises(KeyboardInterrupt):
-      _train(config, out)
-
-
-def test_a_resumed_run_is_bit_equal(config, exported, tmp_path):
-  """With a skip, a mean subtracted and an average of the weights."""
-  _train(config, tmp_path / "whole")
-  _interrupt(config, tmp_path / "run", 6)
-  _train(config, tmp_path / "run")
-  whole, resumed = exported
-  jax.tree.map(np.testing.assert_array_equal, whole.params, resumed.params)
-  assert _trace(tmp_path / "whole") == _trace(tmp_path / "run")
+def _restored(run, directory):
+  """A state halfway that was saved and read again."""
+  abstract = run.program.abstract_state
+  placed = jax.device_put(
+    run.halfway, jax.tree.map(lambda a: a.sharding, abstract)
+  )
+  saved = checkpoint.Checkpoints(directory)
+  saved.save(STEPS // 2, placed, {})
+  saved.wait()
+  state, _ = saved.restore_latest(abstract)
+  saved.close()
+  return state
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", [{}, {"sae": 2, "data": 2, "latent": 2}])
-def test_a_sweep_is_its_transcoders_alone(config, exported, tmp_path, on):
-  """To the bit on one device; on a mesh the first look is the same."""
+def test_a_resumed_run_is_bit_equal(one, tmp_path):
+  """With a skip, a mean subtracted and an average of the weights."""
+  state = _restored(one, tmp_path)
+  for batch in one.batches[STEPS // 2 :]:
+    state, scalars = one.program.train_step(state, batch)
+  jax.tree.map(np.testing.assert_array_equal, state, one.last)
+  assert jax.device_get(scalars) == jax.device_get(one.scalars)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_its_transcoders_alone(one, config, tmp_path):
+  """To the bit on one device, each at its own hooks."""
   member = train_config.MemberConfig
-  config = dataclasses.replace(
-    config,
-    mesh=mesh.MeshConfig(**on),
-    sweep=(member(), member(k=3, hook=OTHER_IN, target=OTHER_OUT)),
+  together = Run(
+    program.sweep,
+    dataclasses.replace(
+      config, sweep=(member(hook=OTHER_IN, target=OTHER_OUT), member())
+    ),
   )
-  _train(config, tmp_path / "sweep")
-  together = list(exported)
-  alone = dataclasses.replace(config, mesh=mesh.MeshConfig())
-  for i, one in enumerate(train_config.members(alone)):
-    _train(one, tmp_path / str(i))
-    (a, b) = together[i], exported[-1]
-    assert a.metadata["hook_name_out"] == one.target
-    lines = _trace(tmp_path / "sweep" / "members" / str(i))
-    expected = _trace(tmp_path / str(i))
-    if not on:
-      assert lines == expected
-      jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
-    for line, other in zip(lines[:1], expected[:1], strict=True):
-      np.testing.assert_allclose(line["eval/fvu"], other["eval/fvu"], rtol=1e-5)
+  assert set(together.program.hooks) == {IN, OUT, OTHER_IN, OTHER_OUT}
+  jax.tree.map(
+    np.testing.assert_array_equal, stack.member(together.last, 1), one.last
+  )
+  looked = together.program.look(together.last)
+  assert looked["eval/fvu"][1] == one.program.look(one.last)["eval/fvu"]
+  assert looked["eval/fvu"][0] < 0.5 * together.first_look["eval/fvu"][0]
+  together.program.export(together.last, tmp_path)
+  for i, (hook, target) in enumerate(((OTHER_IN, OTHER_OUT), (IN, OUT))):
+    metadata = formats.load_sae(tmp_path / "sae" / str(i)).metadata
+    assert (metadata["hook_name"], metadata["hook_name_out"]) == (hook, target)
+  _restored(together, tmp_path / "checkpoints")  # its structure is whole
 
 
-def test_it_starts_from_a_transcoder(config, exported, tmp_path, monkeypatch):
-  _train(config, tmp_path / "first")
-  monkeypatch.setattr(start.formats, "map_sae", lambda _: exported[0])
-  monkeypatch.setattr(start.formats, "hash_sae", lambda _: "")
-  still = dataclasses.replace(
-    config,
-    init_from="first",
-    steps=1,
-    optimizer=optimizer.OptimizerConfig(learning_rate=1e-12, warmup_steps=0),
+@pytest.mark.slow
+def test_it_starts_from_a_transcoder(one, config, tmp_path):
+  one.program.export(one.last, tmp_path)
+  again = dataclasses.replace(config, init_from=str(tmp_path / "sae"))
+  source = store.open_store(config.store)
+  made = program.one(
+    again,
+    source,
+    mesh.make(config.mesh, jax.devices()[:1]),
+    *source.holdout(config.held_out_rows),
   )
-  _train(still, tmp_path / "second")
-  for name, before in dataclasses.asdict(exported[0].params).items():
-    after = getattr(exported[1].params, name)
-    if before is None:
+  found = made.new_state()
+  before = state_lib.trained(one.last).params
+  for name, wanted in dataclasses.asdict(before).items():
+    after = getattr(found.params, name)
+    if wanted is None:
       assert after is None
       continue
     # Means are subtracted and added again, of numbers up to about 30.
     np.testing.assert_allclose(
-      after, before, rtol=1e-5, atol=1e-4, err_msg=name
+      after, wanted, rtol=1e-5, atol=1e-4, err_msg=name
     )
+  with pytest.raises(errors.InputError, match="width of what is decoded to is"):
+    start.initial(again, D, D)
 
 
 @pytest.mark.parametrize(
@@ -421,11 +415,12 @@ def test_a_sweep_of_both_kinds_is_refused(config):
     )
 
 
-def test_every_combination_has_an_abstract_state():
+@pytest.mark.slow
+def test_every_treatment_has_an_abstract_state():
   """What is restored has the structure of what was saved."""
   on = mesh.make(mesh.MeshConfig(data=2, latent=4))
   adam = optimizer.make_optimizer(OPTIMIZER, latents=F, steps=9)
-  for kind, skip in itertools.product(normalize.KINDS, (False, True)):
+  for kind, skip in zip(normalize.KINDS, (True, False, True), strict=True):
     config = dataclasses.replace(SKIP, skip=skip)
     abstract = state_lib.abstract_state(
       config, adam, D, on, normalization=kind, d_out=E
