@@ -150,14 +150,14 @@ def _load_theirs(file: pathlib.Path, found: dict[str, Any]) -> sae.Sae:
   tensors.check_shapes(file, found, shapes)
   threshold_F = _threshold(file, found, config, f)
   mean_MD, scale_M = _normalizer(file, found, m, d)
-  w_enc_MDF = w_enc_MDF * np.float32(scale_M)[:, None, None]
+  w_enc_MDF = w_enc_MDF * scale_M.astype(np.float32)[:, None, None]
   shift_F = np.einsum("md,mdf->f", mean_MD, w_enc_MDF, dtype=np.float64)
   back_M = (
     np.ones(m)
     if not mean_MD.any() and (scale_M == 1).all()
     else (scale_M + _EPS)
   )
-  w_dec_MFD = found["decoder.weight"] / np.float32(back_M)[:, None, None]
+  w_dec_MFD = found["decoder.weight"] / back_M.astype(np.float32)[:, None, None]
   b_dec_MD = found["decoder.bias"] / back_M[:, None] + mean_MD
   metadata = {"sae_jax_source_scales": scale_M.tolist()}
   return sae.make_sae(

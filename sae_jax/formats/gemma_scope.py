@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   if any(np.ndim(a) != 2 for n, a in found.items() if n.startswith("w_")):
     raise errors.InputError(
       f"{file} is one layer of a cross-layer transcoder or of a crosscoder"
-      f" (w_dec has the shape {np.shape(found.get('w_dec'))}), which are not"
+      f" (w_dec has the shape {np.shape(found['w_dec'])}), which are not"
       " supported; single-layer dictionaries and transcoders are"
     )
   (d, f), e = np.shape(found["w_enc"]), np.shape(found["w_dec"])[-1]

@@ -21,6 +21,7 @@ def push(
   repo: str,
   *,
   folder: str = "",
+  origin: str | os.PathLike[str] = "",
   evaluation: str | os.PathLike[str] = "",
   private: bool = False,
   revision: str | None = None,
@@ -36,6 +37,7 @@ def push(
     path: see `api.load_sae`; it is loaded, as a check, and uploaded as it is.
     repo: `user/name`; it is made where it does not exist.
     folder: where in the repository; empty: the name of the hook, or `sae`.
+    origin: what it was converted from, if it was: whose figures are given.
     evaluation: see `model_card.measured`.
     private: of a repository that is made.
     revision: a branch that exists; None: the main one.
@@ -60,7 +62,7 @@ def push(
   card = model_card.text(
     dictionary,
     form=form.NAME,
-    found=model_card.measured(place, evaluation),
+    found=model_card.measured(origin or place, evaluation),
     repo=repo,
     folder=folder,
   ).encode()

@@ -60,13 +60,12 @@ def scaled(dictionary: sae.Sae, factors_M: Sequence[float]) -> sae.Sae:
     errors.InputError: not one positive factor per source.
   """
   m = dictionary.sources
-  factors_M = np.asarray(factors_M, np.float64)
-  if factors_M.shape != (m,) or not (factors_M > 0).all():
+  if len(factors_M) != m or not all(factor > 0 for factor in factors_M):
     raise errors.InputError(
       f"{m} sources need {m} factors above 0, one each; these are"
-      f" {factors_M.tolist()}"
+      f" {list(factors_M)}"
     )
-  factor_D = np.repeat(factors_M, dictionary.d_model // m)
+  factor_D = np.repeat(np.asarray(factors_M), dictionary.d_model // m)
   p = conversions.uncentred(dictionary).params
   params = conversions.params(
     w_enc_FD=np.asarray(p.w_enc_FD) * factor_D,

@@ -98,10 +98,11 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
     # A row of zeros decodes to nothing, and scores 0.
     divisor_F = np.where(gain_F > 0, gain_F, 1).astype(np.float32)
     w_dec_FE = w_dec_FE / divisor_F[:, None]
+  gain_in_F = gain_F * (s_in / s_out)
   metadata = _metadata(config)
   return sae.make_sae(
     conversions.params(
-      w_enc_FD=found["W_E"].T * np.float32(gain_F * s_in / s_out)[:, None],
+      w_enc_FD=found["W_E"].T * gain_in_F.astype(np.float32)[:, None],
       w_dec_FD=w_dec_FE,
       b_enc_F=found["b_E"] * (gain_F / s_out),
       b_dec_D=found["b_D"] / s_out if "b_D" in shapes else np.zeros(e),

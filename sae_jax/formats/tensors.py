@@ -93,7 +93,7 @@ def matrix_shape(
   Raises:
     errors.InputError: there is none, or it is no matrix.
   """
-  check_shapes(path, found, {name: np.shape(found.get(name))})
+  check_shapes(path, found, {name: np.shape(found.get(name, ()))})
   shape = np.shape(found[name])
   if len(shape) != 2 or 0 in shape:
     raise errors.InputError(
