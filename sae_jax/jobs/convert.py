@@ -107,7 +107,7 @@ def run(words: Sequence[str]) -> dict[str, Any]:
     print(line, file=sys.stderr)
   if asked.push_to_hub:
     result["hub"] = hub.push(
-      place, asked.push_to_hub, evaluation=asked.evaluation
+      place, asked.push_to_hub, origin=origin, evaluation=asked.evaluation
     )
   return result
 
@@ -173,8 +173,9 @@ def _difference(source: sae.Sae, back: sae.Sae) -> dict[str, float]:
   at its threshold may make it more.
   """
   # Metadata is part of what is compiled: without it, both are one program.
-  bare = {"metadata": sae.Metadata()}
-  source, back = (dataclasses.replace(d, **bare) for d in (source, back))
+  source, back = (
+    dataclasses.replace(d, metadata=sae.Metadata()) for d in (source, back)
+  )
   rng = np.random.default_rng(0)
   x_BD = rng.normal(size=(_ROWS, source.d_model))
   if source.d_out == source.d_model:
@@ -182,14 +183,15 @@ def _difference(source: sae.Sae, back: sae.Sae) -> dict[str, float]:
     b_dec_D = np.asarray(source.params.b_dec_D, np.float64)
     x_BD = b_dec_D + max(1.0, np.sqrt(np.mean(b_dec_D**2))) * x_BD
   x_BD = jnp.asarray(x_BD, jnp.float32)
-  found = {}
-  for name, do in (("activations", sae.encode_dense), ("outputs", _outputs)):
-    ours, theirs = np.asarray(do(source, x_BD)), np.asarray(do(back, x_BD))
-    apart = float(np.max(np.abs(ours - theirs)))
-    found[name] = float(f"{apart / max(1e-30, np.max(np.abs(ours))):.2g}")
-  return found
+  acts, outputs = [], []
+  for dictionary in (source, back):
+    acts_BF = sae.encode_dense(dictionary, x_BD)
+    out_BE = jnp.dot(acts_BF, dictionary.params.w_dec_FD)
+    acts.append(np.asarray(acts_BF))
+    outputs.append(np.asarray(sae.add_rest(dictionary, out_BE, x_BD)))
+  return {"activations": _apart(*acts), "outputs": _apart(*outputs)}
 
 
-def _outputs(dictionary: sae.Sae, x_BD):
-  values_BK, indices_BK = sae.encode(dictionary, x_BD)
-  return sae.decode(dictionary, values_BK, indices_BK, x_BD)
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+  apart = np.max(np.abs(a - b)) / max(1e-30, np.max(np.abs(a)))
+  return float(f"{apart:.2g}")

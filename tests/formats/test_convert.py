@@ -124,8 +124,8 @@ def test_damaged_weights_are_refused(tmp_path, source, convert):
 def test_the_result_goes_to_the_hub(tmp_path, source, convert, monkeypatch):
   pushed = []
 
-  def push(path, repo, *, evaluation):
-    pushed.append((path, repo, evaluation))
+  def push(path, repo, *, origin, evaluation):
+    pushed.append((path, repo, origin, evaluation))
     return "https://hub/me/x"
 
   monkeypatch.setattr(hub, "push", push)
@@ -133,7 +133,7 @@ def test_the_result_goes_to_the_hub(tmp_path, source, convert, monkeypatch):
   words = ("--format=sparsify", "--push-to-hub=me/x", "--evaluation=eval")
   _, result, _ = convert(source, there, *words)
   assert result["hub"] == "https://hub/me/x"
-  assert pushed == [(there, "me/x", "eval")]
+  assert pushed == [(there, "me/x", source / "sae", "eval")]
 
 
 def test_help_names_the_formats(command, capsys):
