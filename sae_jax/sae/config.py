@@ -71,6 +71,8 @@ class SaeConfig:
   sources: int = 1
   shared_latents: int = 0
   exclusive_latents: tuple[int, ...] = ()  # a number for each source
+  # L1 of shared latents relative to that of the others; Anthropic's is 0.1.
+  shared_sparsity: float = 1.0
 
   def __post_init__(self):
     if self.latents < 1:
@@ -82,6 +84,12 @@ class SaeConfig:
       )
     if self.activation in DENSE:
       _check_dense(self)
+    elif self.sparsity is not None or self.target_l0 is not None:
+      name = "target_l0" if self.sparsity is None else "sparsity"
+      raise errors.InputError(
+        f"sae.{name}={getattr(self, name)} is of {' and '.join(DENSE)}; leave"
+        f" it out with activation={self.activation!r}, which has sae.k"
+      )
     elif not 1 <= self.k <= self.latents:
       raise errors.InputError(
         f"sae.k={self.k}: need 1 <= k <= latents ({self.latents})"
@@ -117,6 +125,7 @@ class SaeConfig:
       )
     if self.sources < 1:
       raise errors.InputError(f"sae.sources={self.sources}: need at least 1")
+    _check_shared_sparsity(self)
     if min(self.shared_latents, *self.exclusive_latents, 0) < 0:
       raise errors.InputError(
         f"sae.shared_latents={self.shared_latents},"
@@ -230,4 +239,15 @@ def _check_dense(config: SaeConfig) -> None:
   if not (math.isfinite(config.bandwidth) and config.bandwidth > 0):
     raise errors.InputError(
       f"sae.bandwidth={config.bandwidth}: need a number > 0"
+    )
+
+
+def _check_shared_sparsity(config: SaeConfig) -> None:
+  weight = config.shared_sparsity
+  if not (math.isfinite(weight) and weight >= 0):
+    raise errors.InputError(f"sae.shared_sparsity={weight}: need a number >= 0")
+  if weight != 1 and config.activation not in ("relu", "gated"):
+    raise errors.InputError(
+      f"sae.shared_sparsity={weight}: only L1 is of latents one by one; leave"
+      f" it out for {config.activation}, or train relu or gated ones"
     )

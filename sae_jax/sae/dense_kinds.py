@@ -36,7 +36,7 @@ class Costs:
   norm_F: jax.Array
   dead_F: jax.Array  # bool
   bandwidth: float
-  target_l0: float | None
+  target_l0: jax.Array | float | None
   pre_act: float
 
   @property

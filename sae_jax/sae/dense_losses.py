@@ -21,7 +21,7 @@ from jax import lax
 
 from sae_jax.ops import rows as rows_lib
 from sae_jax.ops.topk_encode import reference
-from sae_jax.sae import auxk, dense_kinds, dictionary, losses
+from sae_jax.sae import auxk, dense_kinds, dictionary, losses, skip
 from sae_jax.sae import config as config_lib
 
 _CPU_ROWS = 512
@@ -42,6 +42,8 @@ class DenseSpec:
   aux_k: int
   aux_coefficient: float
   sources: int = 1  # of a crosscoder
+  shared_latents: int = 0  # its first ones, whose values are charged so much …
+  shared_sparsity: float = 1.0  # … of what those of the others are
   centred: bool = True  # the encoder is given x − b_dec; False: x itself
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None  # says how many rows a chunk has
@@ -88,6 +90,7 @@ def loss_and_grads(
   *,
   target_BE: jax.Array | None = None,
   sparsity: jax.Array | None = None,
+  target_l0: jax.Array | None = None,
   aux_coefficient: jax.Array | None = None,
 ) -> tuple[jax.Array, losses.Report, dictionary.Params]:
   """The loss, its report and its gradient.
@@ -106,6 +109,7 @@ def loss_and_grads(
     spec: constants, and the mesh axes when run inside `shard_map`.
     target_BE: y, what x is decoded to, scaled; None: x itself.
     sparsity: λ at this step; None: the spec's.
+    target_l0: takes the place of the spec's, which is then not None.
     aux_coefficient: takes the place of the spec's, which is then not 0.
 
   Returns:
@@ -115,6 +119,8 @@ def loss_and_grads(
   input_BD, wanted_BE = losses.encoder_inputs(params, x_BD, target_BE, spec)
   target_BE = x_BD if target_BE is None else target_BE
   costs = _costs(params, dead_F, rows, total_variance, spec, sparsity)
+  if target_l0 is not None:
+    costs = dataclasses.replace(costs, target_l0=target_l0)
   per_square = costs.per_row / total_variance
 
   sums, error_BE = _over_rows(
@@ -157,12 +163,21 @@ def _costs(params, dead_F, rows, total_variance, spec, sparsity):
     sparsity=jnp.asarray(sparsity, dtype),
     per_row=1 / jnp.asarray(rows, dtype),
     unit=jnp.sqrt(jnp.asarray(total_variance, dtype)),
-    norm_F=jnp.sum(norm_F1, axis=(1, 2)),
+    norm_F=_weights(norm_F1, spec) * jnp.sum(norm_F1, axis=(1, 2)),
     dead_F=dead_F,
     bandwidth=spec.bandwidth,
     target_l0=spec.target_l0,
     pre_act=spec.pre_act,
   )
+
+
+def _weights(arrays_F, spec):
+  """What values of latents are charged, relative to those of most, [F]."""
+  first = 0
+  if spec.latent_axis is not None:
+    first = lax.axis_index(spec.latent_axis) * len(arrays_F)
+  shared_F = first + jnp.arange(len(arrays_F)) < spec.shared_latents
+  return jnp.where(shared_F, spec.shared_sparsity, 1).astype(arrays_F.dtype)
 
 
 def _by_source(w_dec_FD, sources):
@@ -244,7 +259,8 @@ def _finish(params, grads, of_kind, charge, x_BD, slope_BE, spec):
   """The whole gradient; what does not belong to a latent has its own here."""
   w_dec_FD = grads.w_dec_FD
   if charge.norm_F is not None:
-    w_dec_FD = w_dec_FD + _norm_grads(params, charge.norm_F, spec.sources)
+    grad_F = _weights(charge.norm_F, spec) * charge.norm_F
+    w_dec_FD = w_dec_FD + _norm_grads(params, grad_F, spec.sources)
   b_dec_E = _psum(jnp.sum(slope_BE, axis=0), spec.data_axis)
   if spec.centred:
     pull_F = dense_kinds.encoder_pull(params, grads.b_enc_F, of_kind)
@@ -254,8 +270,7 @@ def _finish(params, grads, of_kind, charge, x_BD, slope_BE, spec):
     b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
   skip_DE = None
   if params.w_skip_DE is not None:
-    skip_DE = jnp.dot(x_BD.T, slope_BE, precision=lax.Precision.HIGHEST)
-    skip_DE = _psum(skip_DE, spec.data_axis)
+    skip_DE = skip.gradient(x_BD, slope_BE, spec)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
     w_dec_FD=w_dec_FD,

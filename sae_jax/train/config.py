@@ -19,6 +19,7 @@ class MemberConfig:
   learning_rate: float | None = None  # the peak
   aux_coefficient: float | None = None
   sparsity: float | None = None
+  target_l0: float | None = None
   hook: str | None = None  # of the same store, as wide as the others
   target: str | None = None  # likewise
 
@@ -149,6 +150,7 @@ def _member(config: TrainConfig, index: int) -> TrainConfig:
         k=own.k,
         aux_coefficient=own.aux_coefficient,
         sparsity=own.sparsity,
+        target_l0=own.target_l0,
       ),
       optimizer=_with(config.optimizer, learning_rate=own.learning_rate),
       seed=config.seed if own.seed is None else own.seed,
@@ -210,5 +212,5 @@ def _check_sweep(config: TrainConfig) -> None:
       raise errors.InputError(
         f"sweep[{found.index(member)}] and sweep[{index}] are one and the same"
         " dictionary; let them differ in k, seed, learning_rate,"
-        " aux_coefficient, sparsity, hook or target"
+        " aux_coefficient, sparsity, target_l0, hook or target"
       )

@@ -157,7 +157,7 @@ class Sweep:
           "seed": member.seed,
           "learning_rate": _rate(member),
           "aux_coefficient": member.sae.aux_coefficient,
-          **_sparsity(member),
+          **_dense(member.sae),
           "hook": member.hook,
           "frozen_at": self._frozen_at[i],
           **_finite(self._last[i] | own),
@@ -231,7 +231,11 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _sparsity(member: config_lib.TrainConfig) -> dict[str, float]:
-  if member.sae.activation not in sae.DENSE:
+def _dense(config: sae.SaeConfig) -> dict[str, float]:
+  """What dictionaries without a k have in its place."""
+  if config.activation not in sae.DENSE:
     return {}
-  return {"sparsity": member.sae.resolve_sparsity()}
+  own = {"sparsity": config.resolve_sparsity()}
+  if config.target_l0 is not None:
+    own["target_l0"] = config.target_l0
+  return own

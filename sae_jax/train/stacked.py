@@ -26,7 +26,13 @@ from sae_jax.train import stack
 from sae_jax.train import step as step_lib
 
 # What the members of a stack may differ in; `decoder_bias` is of the start.
-_SAE_MAY_DIFFER = ("k", "aux_coefficient", "sparsity", "decoder_bias")
+_SAE_MAY_DIFFER = (
+  "k",
+  "aux_coefficient",
+  "sparsity",
+  "target_l0",
+  "decoder_bias",
+)
 _OPTIMIZER_MAY_DIFFER = ("learning_rate",)
 
 
@@ -252,6 +258,7 @@ def _differences(configs, optimizer_configs, sites):
     k=_varying([c.k for c in configs], np.int32),
     aux_coefficient=_varying([c.aux_coefficient for c in configs], np.float32),
     sparsity=_varying([c.resolve_sparsity() for c in configs], np.float32),
+    target_l0=_varying([c.target_l0 for c in configs], np.float32),
     peak_rate=_varying(rates, np.float32),
   )
 
@@ -288,6 +295,12 @@ def _check(configs, optimizer_configs, mesh):
           f" trained in one step may differ in {', '.join(may_differ)} and"
           " their seeds; train the others in a run of their own"
         )
+  aimed = [config.target_l0 is not None for config in configs]
+  if any(aimed) and not all(aimed):
+    raise errors.InputError(
+      f"sae.target_l0 is None of dictionary {aimed.index(False)} and a number"
+      f" of dictionary {aimed.index(True)}: give all of them one, or none"
+    )
   if len(configs) % mesh.shape["sae"]:
     raise errors.InputError(
       f"{len(configs)} dictionaries do not divide over"

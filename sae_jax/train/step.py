@@ -47,6 +47,7 @@ class Member:
   k: jax.Array | None = None  # int32, at most the config's
   aux_coefficient: jax.Array | None = None  # float32
   sparsity: jax.Array | None = None  # float32, after its warm-up
+  target_l0: jax.Array | None = None  # float32
   peak_rate: jax.Array | None = None  # float32, of the learning rate
 
 
@@ -298,7 +299,7 @@ def _of_kind(config, step, member, steps):
   if peak is None:
     peak = config.resolve_sparsity()
   sparsity = dense_losses.sparsity_at(config, step, peak=peak, steps=steps)
-  return {"sparsity": sparsity}, sparsity
+  return {"sparsity": sparsity, "target_l0": member.target_l0}, sparsity
 
 
 def loss_spec(
@@ -329,6 +330,8 @@ def loss_spec(
       target_l0=config.target_l0,
       bandwidth=config.bandwidth,
       pre_act=config.pre_act,
+      shared_latents=config.shared_latents,
+      shared_sparsity=config.shared_sparsity,
       **common,
     )
   return losses.LossSpec(

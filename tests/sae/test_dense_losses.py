@@ -3,6 +3,7 @@
 """JumpReLU, L1-ReLU and gated losses against dense autograd, in float64."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ BASE = dense_losses.DenseSpec(
 )
 SPECS = {
   "relu": dataclasses.replace(BASE, sources=2),
+  "relu_shared": dataclasses.replace(
+    BASE, sources=2, shared_latents=10, shared_sparsity=0.25
+  ),
   "gated": dataclasses.replace(BASE, activation="gated"),
   "gated_sources": dataclasses.replace(BASE, activation="gated", sources=2),
   "jumprelu": dataclasses.replace(BASE, activation="jumprelu"),
@@ -84,7 +88,10 @@ def dense_loss(params, x_BD, dead_F, target_BE, spec):
   dots_BF = centred_BD @ p.w_enc_FD.T
   pre_BF = dots_BF + p.b_enc_F[None]
   norms_FM = jnp.linalg.norm(p.w_dec_FD.reshape(F, spec.sources, -1), axis=2)
-  norm_1F = norms_FM.sum(1)[None]
+  weight_F = jnp.where(
+    jnp.arange(F) < spec.shared_latents, spec.shared_sparsity, 1
+  )
+  norm_1F = (weight_F * norms_FM.sum(1))[None]
   unit = jnp.sqrt(VARIANCE)
   extra = 0
   if spec.activation == "relu":
@@ -273,3 +280,50 @@ def test_nan_reaches_the_loss(activation):
         params, **{field.name: array.at[0].set(jnp.nan)}
       )
       assert np.isnan(loss(bad, x_BD, dead_F)), field.name
+
+
+@pytest.mark.slow
+def test_a_chunk_of_rows_is_all_that_is_dense_and_nothing_is_gathered():
+  rows, latents, width = 4096, 1024, 16
+  on = mesh.make(mesh.MeshConfig(data=2, latent=2), jax.devices()[:4])
+  spec = dataclasses.replace(
+    SPECS["jumprelu_target"],
+    data_axis="data",
+    latent_axis="latent",
+    aux_coefficient=0.0,
+  )
+  shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+  latent_F = shape((latents,))
+  matrix_FD = shape((latents, width))
+  params = sae.Params(
+    matrix_FD, matrix_FD, latent_F, shape((width,)), threshold_F=latent_F
+  )
+  by_params = sae.partition_specs(params)
+  compiled = (
+    jax.jit(
+      jax.shard_map(
+        lambda p, x_BD, dead_F: dense_losses.loss_and_grads(
+          p, x_BD, dead_F, jnp.float32(VARIANCE), spec
+        )[::2],
+        mesh=on,
+        in_specs=(by_params, jax.P("data", None), jax.P("latent")),
+        out_specs=(jax.P(), by_params),
+        check_vma=False,
+      )
+    )
+    .lower(params, shape((rows, width)), shape((latents,), dtype=bool))
+    .compile()
+  )
+  # A shard's [B, F] would be 4 MiB for each of half a dozen arrays. A chunk has
+  # a quarter of the shard's rows.
+  whole = rows // 2 * latents // 2 * 4
+  chunk = whole * dense_losses._CPU_ROWS // (rows // 2)
+  temporaries = compiled.memory_analysis().temp_size_in_bytes
+  assert chunk < temporaries < 2 * whole
+  text = compiled.as_text()
+  for exchange in ("all-gather", "all-to-all", "collective-permute"):
+    assert exchange not in text
+  # One sum over latent shards for a chunk: of its reconstruction.
+  assert (
+    text.count(f"f32[{dense_losses._CPU_ROWS},{width}]{{1,0}} all-reduce") == 1
+  )

@@ -145,11 +145,13 @@ def test_jumprelu_falls_to_its_target(place, tmp_path):
 def test_a_sweep_on_a_mesh_is_its_separate_runs_up_to_rounding(place, tmp_path):
   config = _config(
     place,
-    "gated",
+    "jumprelu",
     6,
     sweep=(
       config_lib.MemberConfig(),
-      config_lib.MemberConfig(sparsity=0.1, seed=3, learning_rate=3e-3),
+      config_lib.MemberConfig(
+        sparsity=0.1, target_l0=8.0, seed=3, learning_rate=3e-3
+      ),
     ),
   )
   split = dataclasses.replace(
@@ -157,14 +159,15 @@ def test_a_sweep_on_a_mesh_is_its_separate_runs_up_to_rounding(place, tmp_path):
   )
   source = store.open_store(config.store)
   result = loop.train(split, source, tmp_path / "sweep")
-  assert [m["sparsity"] for m in result["members"]] == [0.3, 0.1]
+  assert [m["sparsity"] for m in result["members"]] == [1.0, 0.1]
+  assert [m["target_l0"] for m in result["members"]] == [TARGET, 8.0]
   alone = config_lib.members(config)[1]
   trace, found = _train(alone, tmp_path / "alone")
   split_trace = _trace(tmp_path / "sweep" / "members" / "1")
   for line, wanted in zip(split_trace, trace, strict=True):
     assert line.keys() == wanted.keys()
     for name, value in line.items():
-      # Six steps let roundings grow, and values pass their gates.
+      # Six steps let roundings grow, and values pass their thresholds.
       np.testing.assert_allclose(value, wanted[name], rtol=2e-3, err_msg=name)
   one = formats.load_sae(str(tmp_path / "sweep" / "sae" / "1"))
   assert jax.tree.structure(one) == jax.tree.structure(found)
@@ -231,6 +234,7 @@ def test_thresholds_move_as_far_as_pre_activations_and_stop_at_zero():
     ({"activation": "jumprelu", "target_l0": 99.0}, "at most latents (64)"),
     ({"activation": "relu", "sparsity": -1.0}, "sae.sparsity=-1.0: need"),
     ({"activation": "tanh", "sparsity": 1.0}, "sae.activation='tanh'"),
+    ({"k": 4, "sparsity": 0.1}, "leave it out with activation='topk'"),
   ],
 )
 def test_configs_that_cannot_be_are_refused(more, words):
