@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sae_jax.sae import auxk, crosscoder, dictionary, outcomes
+from sae_jax.sae import auxk, crosscoder, dictionary, outcomes, skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,7 @@ def encoder_inputs(
   centred_BE = (x_BD if target_BE is None else target_BE) - params.b_dec_D[None]
   wanted_BE = centred_BE
   if params.w_skip_DE is not None:
-    wanted_BE = centred_BE - jnp.dot(
-      x_BD, params.w_skip_DE, precision=lax.Precision.HIGHEST
-    )
+    wanted_BE = centred_BE - skip.output(x_BD, params.w_skip_DE, spec)
   if not spec.centred:
     return x_BD, wanted_BE
   if target_BE is not None:
@@ -217,8 +215,7 @@ def _finish(grads, params, x_BD, slope_BE, spec):
     b_dec_E = b_dec_E - _psum(encoder_D, spec.latent_axis)
   skip_DE = None
   if params.w_skip_DE is not None:
-    skip_DE = jnp.dot(x_BD.T, slope_BE, precision=lax.Precision.HIGHEST)
-    skip_DE = _psum(skip_DE, spec.data_axis)
+    skip_DE = skip.gradient(x_BD, slope_BE, spec)
   return dictionary.Params(
     w_enc_FD=grads.w_enc_FD,
     w_dec_FD=grads.w_dec_FD,
