@@ -103,10 +103,13 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   path = pathlib.Path(path)
   file = path / WEIGHTS if path.is_dir() else path
   state = torch_file.read(file)
-  place = file.parent / CONFIG
+  # Checkpoints of a training are in a directory below its config.
+  below = path == file and file.parent.name == "checkpoints"
+  place = (file.parent.parent if below else file.parent) / CONFIG
   config = directory.read_json(place) if place.is_file() else {}
-  if not isinstance(config.get("trainer", {}), dict):
-    raise errors.InputError(f"{place}: trainer is not a JSON object")
+  for part in ("trainer", "buffer"):
+    if not isinstance(config.get(part, {}), dict):
+      raise errors.InputError(f"{place}: {part} is not a JSON object")
   name = _class_of(config, state, file)
   kind = _CLASSES[name]
   arrays = _arrays(kind, state, config, file)
@@ -122,7 +125,7 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
     arrays["threshold_F"] = np.full(latents, threshold, np.float32)
   if name == "AutoEncoder":
     _normalize(arrays)
-  metadata = config.get(provenance.KEY)
+  metadata = provenance.carried(config, place)
   if metadata is None:
     metadata = config_lib.metadata(config, name, state)
   params = sae.Params(**arrays)

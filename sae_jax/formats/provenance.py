@@ -29,6 +29,18 @@ def kept(dictionary: sae.Sae) -> dict[str, Any]:
   return metadata
 
 
+def carried(config: Mapping[str, Any], where: Any) -> dict[str, Any] | None:
+  """Our metadata in somebody else's config; None where it is not from us.
+
+  Raises:
+    errors.InputError: `where`, the file, has something else in its place.
+  """
+  metadata = config.get(KEY)
+  if metadata is not None and not isinstance(metadata, dict):
+    raise errors.InputError(f"{where}: {KEY} is not a JSON object")
+  return metadata
+
+
 def places(metadata: Mapping[str, Any], latents: int, where: Any) -> int:
   """`Sae.k` of a dictionary that has no fixed number of active latents.
 

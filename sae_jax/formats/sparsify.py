@@ -83,6 +83,9 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
   if config["skip_connection"]:
     shapes["W_skip"] = (width, width)
   directory.check_tensors(tensors, shapes, str(path / WEIGHTS))
+  metadata = provenance.carried(config, path / CONFIG)
+  if metadata is None:
+    metadata = _metadata(path, config)
   arrays: dict[str, Any] = tensors
   return sae.make_sae(
     sae.Params(
@@ -93,7 +96,7 @@ def load(path: str | os.PathLike[str]) -> sae.Sae:
       w_skip_DE=arrays["W_skip"].T if config["skip_connection"] else None,
     ),
     k,
-    config.get(provenance.KEY) or _metadata(path, config),
+    metadata,
     centred=not config["transcode"],
   )
 

@@ -40,7 +40,7 @@ def dictionary_learning():
 class Kinds:
   """Small dictionaries, and what they do to rows."""
 
-  D, E, F, K, B = 24, 18, 96, 5, 64
+  D, E, F, K, B = 24, 18, 96, 5, 16
 
   def make(
     self,

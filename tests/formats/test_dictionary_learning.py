@@ -230,9 +230,20 @@ def test_damaged_files_are_refused(saved):
   with pytest.raises(errors.InputError, match="damaged"):
     formats.load_sae(saved)
   file.write_bytes(whole)
-  (saved / "config.json").write_text('{"trainer": 3}')
-  with pytest.raises(errors.InputError, match="trainer is not"):
-    formats.load_sae(saved)
+  for part in ("trainer", "buffer", "sae_jax_metadata"):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {part: 3}))
+    with pytest.raises(errors.InputError, match=f"{part} is not"):
+      formats.load_sae(saved)
+    (saved / "config.json").write_text(json.dumps(config))
+
+
+def test_a_checkpoint_of_a_training_finds_its_config(saved):
+  (saved / "checkpoints").mkdir()
+  place = (saved / "ae.pt").rename(saved / "checkpoints" / "ae_1000.pt")
+  loaded = formats.load_sae(place)
+  assert loaded.activation == "jumprelu"
+  assert loaded.metadata["hook_name"] == "blocks.9.hook_resid_post"
 
 
 @pytest.mark.parametrize(

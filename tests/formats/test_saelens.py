@@ -52,7 +52,17 @@ PLAIN = (
 )
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# Their skipping kin have all that these have.
+_SLOW = ("transcoder", "jumprelu_transcoder")
+
+
+@pytest.mark.parametrize(
+  "architecture",
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW))
+    for name in ARCHITECTURES
+  ],
+)
 def test_sae_lens_and_we_do_the_same(tmp_path, sae_lens, kinds, architecture):
   """Ours there, and theirs here."""
   metadata = {

@@ -133,6 +133,7 @@ def test_names_of_directories_say_where_it_is_from(run):
   [
     ({"activation": "groupmax"}, "activation='groupmax' is not supported"),
     ({"signed": True}, "signed=True"),
+    ({"sae_jax_metadata": []}, "sae_jax_metadata is not"),
     ({"k": 0}, "k=0 is not a number >= 1"),
     ({"k": 13}, "k=13, but there are 12 latents"),
     ({"d_in": "6"}, "d_in='6'"),
