@@ -26,8 +26,7 @@ BASE = dense_losses.DenseSpec(
   implementation="cpu",
 )
 SPECS = {
-  "relu": dataclasses.replace(BASE, sources=2),
-  "relu_shared": dataclasses.replace(
+  "relu": dataclasses.replace(
     BASE, sources=2, shared_latents=10, shared_sparsity=0.25
   ),
   "gated": dataclasses.replace(BASE, activation="gated"),
@@ -176,7 +175,8 @@ def _run(spec, params, x_BD, dead_F, target_BE, data=1, latent=1):
 
   if data * latent > 1:
     by_params, rows = sae.partition_specs(params), jax.P("data", None)
-    report = losses.Report(*[jax.P()] * 5, jax.P("latent"), jax.P())
+    scalars = dict.fromkeys(("fvu", "l0", "auxk", "redone", "recall"), jax.P())
+    report = losses.Report(**scalars, fired_F=jax.P("latent"), fvu_M=jax.P())
     call = jax.shard_map(
       call,
       mesh=mesh.make(
