@@ -30,7 +30,7 @@ def fill(
   model_name: str,
   contexts: int,
 ) -> None:
-  """Writes the loss of every finished cell that has none yet.
+  """Writes the loss of every finished cell that has none of these contexts.
 
   Args:
     directories: of cells of this hook.
@@ -43,7 +43,9 @@ def fill(
   waiting = [
     place
     for place in directories
-    if (place / "cell.json").exists() and not (place / "loss.json").exists()
+    if (place / "cell.json").exists()
+    and (artifacts.read_json(place / "loss.json") or {}).get("asked")
+    != contexts
   ]
   if not waiting:
     return
@@ -61,6 +63,7 @@ def fill(
       place / "loss.json",
       {
         "recovered": recovered,
+        "asked": contexts,
         "predictions": bounds["predictions"],
         "clean": clean / bounds["predictions"],
         "zero": zero / bounds["predictions"],

@@ -222,6 +222,7 @@ def _parse() -> argparse.Namespace:
   add("--steps", type=int, default=2000)
   add("--held_out", type=int, default=16_384, help="rows")
   add("--minutes", type=float, default=1e9, help="start no cell after these")
+  add("--in_process", action="store_true", help="no process for each cell")
   add("--table", action="store_true", help="train nothing")
   options = parser.parse_args()
   options.hooks = [HOOK]

@@ -141,7 +141,7 @@ def test_rows_are_those_of_their_seed(module):
 
 
 @pytest.mark.slow
-def test_a_cell_is_measured_and_kept(module, tmp_path):
+def test_a_cell_is_measured_and_kept(module, tmp_path, quick_compilation):
   cells = module("quality_cells")
   rng = np.random.default_rng(0)
   x_ND = rng.normal(size=(512, 8)).astype(np.float32) + 2
