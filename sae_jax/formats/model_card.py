@@ -56,15 +56,19 @@ def measured(
   _, place = api.find(path)
   if evaluation:
     where = pathlib.Path(evaluation).expanduser()
-    if not _is_of(where, api.hash_sae(place)):
+    if _weights_of(where) != api.hash_sae(place):
       raise errors.InputError(
         f"{where} is not an evaluation of {place}: its config.json names other"
         " weights, or there is none; give the --out of sae-jax evaluate"
       )
     return _from_evaluation(where)
-  for run in (place.parent, place.parent.parent):
-    for where in (run / "eval", run.parent / "eval"):
-      if _is_of(where, api.hash_sae(place)):
+  # In its run, of which it is sae or sae/I, or beside that.
+  near = [above / "eval" for above in place.absolute().parents[:3]]
+  known = {where: _weights_of(where) for where in near if _weights_of(where)}
+  if known:
+    weights = api.hash_sae(place)
+    for where, of in known.items():
+      if of == weights:
         return _from_evaluation(where)
   return _last_look(place.parent / "metrics.jsonl")
 
@@ -97,14 +101,14 @@ def text(
   return "\n\n".join(parts) + "\n"
 
 
-def _is_of(where: pathlib.Path, weights: str) -> bool:
+def _weights_of(where: pathlib.Path) -> str:
+  """The hash of what was evaluated; empty where that is not said."""
   recorded = artifacts.read_json(where / "config.json")
-  return (
-    isinstance(recorded, dict)
-    and recorded.get("job") == "evaluate"
-    and recorded.get("inputs", {}).get("sae") == weights
-    and (where / "metrics.json").is_file()
-  )
+  if not isinstance(recorded, dict) or recorded.get("job") != "evaluate":
+    return ""
+  if not (where / "metrics.json").is_file():
+    return ""
+  return str(recorded.get("inputs", {}).get("sae", ""))
 
 
 def _from_evaluation(where: pathlib.Path) -> Measured:

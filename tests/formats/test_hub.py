@@ -140,6 +140,12 @@ def test_what_is_pushed_is_what_sae_lens_loads(tmp_path, sae_lens, online):
     hub.push(run, "me/saes", folder="second", **access)
     assert files["README.md"] == b"mine"
     assert b'"me/saes", "second"' in files["second/README.md"]
+    # Other weights, whose figures are those of what they were made of.
+    other = tmp_path / "other"
+    formats.save_sae(formats.load_sae(run), other, format="sparsify")
+    hub.push(other, "me/saes", folder="third", origin=run, **access)
+    assert b"| fvu | 0.25 |" in files["third/README.md"]
+    assert "third/sae.safetensors" in files
     for name, content in files.items():
       (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
       (tmp_path / "got" / name).write_bytes(content)
