@@ -36,7 +36,11 @@ _FORMATS: tuple[Any, ...] = (
 )
 _SAVE = {form.NAME: form.save for form in _FORMATS}
 WRITTEN = tuple(_SAVE)
-_WEIGHTS = (".safetensors", ".pt", ".npz")
+# The file of weights, of formats that have one: others may lie beside it.
+_FILE = {
+  form.NAME: form.WEIGHTS for form in (saelens, sparsify, dictionary_learning)
+}
+_SUFFIXES = (".safetensors", ".pt", ".npz")  # of the other formats' weights
 _BLOCK_BYTES = 64 << 20  # of weights that are checked at a time
 
 
@@ -80,12 +84,16 @@ def open_decoder(path: str | os.PathLike[str]) -> decoder.Decoder:
 
 
 def hash_sae(path: str | os.PathLike[str]) -> str:
-  """SHA-256 of the weights that `load_sae(path)` reads: of their file.
+  """SHA-256 of the weights that `load_sae(path)` reads.
+
+  Of their file; of several, of their names and hashes.
 
   Raises:
     errors.InputError: see `load_sae`.
   """
-  _, place = find(path)
+  form, place = find(path)
+  if form.NAME in _FILE and place.is_dir():
+    return artifacts.hash_file(place / _FILE[form.NAME])
   # Llama Scope's weights are in a folder of the dictionary's directory.
   files = (
     [place]
@@ -102,7 +110,7 @@ def _weights(place: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
     file
     for file in place.glob("[!.]*")
-    if file.suffix in _WEIGHTS and file.is_file()
+    if file.suffix in _SUFFIXES and file.is_file()
   )
 
 

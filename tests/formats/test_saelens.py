@@ -257,6 +257,10 @@ def test_a_transcoder_of_one_width_is_known_by_its_hooks(tmp_path, kinds):
 def test_a_run_directory_stands_for_its_sae(tmp_path, dictionary):
   formats.save_sae(dictionary, tmp_path / "sae")
   assert formats.load_sae(tmp_path).latents == F
+  weights = artifacts.hash_file(tmp_path / "sae" / saelens.WEIGHTS)
+  # SAELens's note of how often latents fire is nothing of the weights.
+  (tmp_path / "sae" / "sparsity.safetensors").write_bytes(b"")
+  assert formats.hash_sae(tmp_path) == weights
 
 
 def _edit(path, **changes):
