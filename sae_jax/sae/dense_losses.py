@@ -14,6 +14,7 @@ and N latents,
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ _CHUNK_ELEMENTS = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DenseSpec:
+class DenseSpec(losses.CommonSpec):
   """What is fixed when the loss is compiled; see `SaeConfig`."""
 
   activation: str  # one of `dense_kinds.KINDS`
@@ -39,16 +40,10 @@ class DenseSpec:
   target_l0: float | None
   bandwidth: float
   pre_act: float
-  aux_k: int
-  aux_coefficient: float
-  sources: int = 1  # of a crosscoder
-  shared_latents: int = 0  # its first ones, whose values are charged so much …
-  shared_sparsity: float = 1.0  # … of what those of the others are
-  centred: bool = True  # the encoder is given x − b_dec; False: x itself
-  matmul_dtype: str | None = None  # None: the dtype of the inputs
-  implementation: str | None = None  # says how many rows a chunk has
-  data_axis: str | None = None  # mesh axis of the rows
-  latent_axis: str | None = None  # mesh axis of the latents
+  # A crosscoder's first ones, whose values are charged so much of what those of
+  # the others are.
+  shared_latents: int = 0
+  shared_sparsity: float = 1.0
 
 
 def sparsity_at(
@@ -246,7 +241,7 @@ def _row_step(params, kind, costs, slope, spec):
         b_enc_F=of_kind["b_enc_F"],
       ),
       of_kind={name: of_kind[name] for name in kind.sums},
-      square_error=sum(squares),
+      square_error=functools.reduce(jnp.add, squares),
       active=jnp.sum(active_RF, dtype=jnp.int32).astype(wide),
       fired_F=jnp.any(active_RF, axis=0),
     )

@@ -33,18 +33,13 @@ from sae_jax.sae import auxk, crosscoder, dictionary, outcomes, skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossSpec:
-  """What is fixed when the loss is compiled."""
+class CommonSpec:
+  """What is fixed when a loss is compiled, of sparse and dense kinds."""
 
-  k: int
   aux_k: int
   aux_coefficient: float
-  activation: str = "topk"  # or "batch_topk"
-  prefixes: tuple[int, ...] = ()  # of Matryoshka dictionaries, see `nested`
-  multi_topk: float = 0.0  # weight of the reconstruction by 4 k latents
   matmul_dtype: str | None = None  # None: the dtype of the inputs
   implementation: str | None = None
-  recall_target: float | None = None  # None: exact top-k
   centred: bool = True  # the encoder is given x − b_dec; False: x itself
   sources: int = 1  # of a crosscoder
   data_axis: str | None = None  # mesh axis of the rows
@@ -55,6 +50,17 @@ class LossSpec:
     """The mesh axes that something is split over."""
     both = (self.data_axis, self.latent_axis)
     return tuple(axis for axis in both if axis is not None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossSpec(CommonSpec):
+  """What is fixed when the loss of TopK or BatchTopK is compiled."""
+
+  k: int
+  activation: str = "topk"  # or "batch_topk"
+  prefixes: tuple[int, ...] = ()  # of Matryoshka dictionaries, see `nested`
+  multi_topk: float = 0.0  # weight of the reconstruction by 4 k latents
+  recall_target: float | None = None  # None: exact top-k
 
 
 @jax.tree_util.register_dataclass
@@ -101,7 +107,7 @@ def encoder_inputs(
   params: dictionary.Params,
   x_BD: jax.Array,
   target_BE: jax.Array | None,
-  spec: LossSpec,
+  spec: CommonSpec,
 ) -> tuple[jax.Array, jax.Array]:
   """What the encoder is given, and what the sum over latents should be."""
   centred_BE = (x_BD if target_BE is None else target_BE) - params.b_dec_D[None]
@@ -181,7 +187,7 @@ def reconstruction_report(
   error_BE: jax.Array,
   active: jax.Array,
   fired_F: jax.Array,
-  spec: LossSpec,
+  spec: CommonSpec,
 ) -> Report:
   """Of an error ŷ − y, a shard's number of active pairs, and what fired."""
   rows = _psum(target_BE.shape[0], spec.data_axis)
