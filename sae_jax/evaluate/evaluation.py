@@ -107,6 +107,7 @@ def evaluate(
     "eval/norm_ratio": rows.norm_ratio,
     "eval/l0": rows.l0,
     "eval/dead_frac": rows.dead_frac,
+    **{f"eval/fvu_{m}": fvu for m, fvu in enumerate(rows.fvu_M)},
   }
   if model is not None and config.contexts:
     drawn = heldout.contexts(source, chunks, config.contexts, config.seed)

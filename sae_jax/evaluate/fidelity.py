@@ -38,6 +38,7 @@ class Fidelity:
   fires_F: np.ndarray  # int64, rows on which the latent fired
   mean_F: np.ndarray  # float64, mean activation where it fired, else 0
   max_F: np.ndarray  # float32, largest activation, 0 if it never fired
+  fvu_M: tuple[float, ...] = ()  # of each source of a crosscoder
 
   @property
   def density_F(self) -> np.ndarray:
@@ -81,7 +82,7 @@ def measure(
   dictionary = on_mesh.place(dictionary, mesh)
   add, zeros = _compiled(dictionary, mesh)
   totals = zeros()
-  host = _Host(dictionary.latents, dictionary.d_out)
+  host = _Host(dictionary.latents, dictionary.d_out, dictionary.sources)
   waiting = []  # read one batch late: the device is never waited for
 
   def batches(hook):
@@ -92,10 +93,10 @@ def measure(
     zip(batches(hook), targets, strict=False)
   ):
     y_BE = batch.x_BD if wanted is None else wanted.x_BD
-    totals, by_row_5B, shift_E = add(
+    totals, by_row_NB, shift_E = add(
       totals, dictionary, batch.x_BD, y_BE, center_E, np.int32(batch.rows)
     )
-    waiting.append((by_row_5B, shift_E, batch.rows))
+    waiting.append((by_row_NB, shift_E, batch.rows))
     if len(waiting) > 1:
       host.add_rows(*waiting.pop(0))
     if (i + 1) % _BATCHES_PER_FLUSH == 0:
@@ -171,13 +172,16 @@ def _add(
   norm_B = jnp.linalg.norm(y_BE, axis=-1)
   norm_hat_B = jnp.linalg.norm(y_hat_BE, axis=-1)
   dot_B = jnp.sum(y_BE * y_hat_BE, axis=-1)
-  by_row_5B = jnp.stack(
+  error_BE = y_BE - y_hat_BE
+  by_row_NB = jnp.stack(
     [
-      jnp.sum(jnp.square(y_BE - y_hat_BE), axis=-1),
+      jnp.sum(jnp.square(error_BE), axis=-1),
       jnp.sum(jnp.square(centered_BE), axis=-1),
       _ratio(dot_B, norm_B * norm_hat_B),
       _ratio(norm_hat_B, norm_B),
       l0_B.astype(jnp.float32),
+      *_by_source(error_BE, shard.sources),
+      *_by_source(centered_BE, shard.sources),
     ]
   )
   totals = _Totals(
@@ -186,22 +190,33 @@ def _add(
     max_LF=totals.max_LF.at[0, indices_BK].max(values_BK),
   )
   shift_E = lax.psum(jnp.sum(centered_BE, axis=0), on_mesh.ROWS)
-  return totals, by_row_5B, shift_E
+  return totals, by_row_NB, shift_E
+
+
+def _by_source(x_BE: jax.Array, sources: int) -> list[jax.Array]:
+  """Squares of every source's part of a row, [B] each; of one source none."""
+  if sources == 1:
+    return []
+  return [
+    jnp.sum(jnp.square(part_BE), axis=-1)
+    for part_BE in jnp.split(x_BE, sources, axis=1)
+  ]
 
 
 class _Host:
   """64-bit sums of what the device returned."""
 
-  def __init__(self, latents: int, d_out: int):
+  def __init__(self, latents: int, d_out: int, sources: int):
     self.rows = 0
-    self.sums_5 = np.zeros(5)
+    self.sources = sources if sources > 1 else 0
+    self.sums_N = np.zeros(5 + 2 * self.sources)
     self.shift_E = np.zeros(d_out)
     self.fires_F = np.zeros(latents, np.int64)
     self.sum_F = np.zeros(latents)
     self.max_F = np.zeros(latents, np.float32)
 
-  def add_rows(self, by_row_5B: jax.Array, shift_E: jax.Array, rows: int):
-    self.sums_5 += np.asarray(by_row_5B)[:, :rows].sum(1, dtype=np.float64)
+  def add_rows(self, by_row_NB: jax.Array, shift_E: jax.Array, rows: int):
+    self.sums_N += np.asarray(by_row_NB)[:, :rows].sum(1, dtype=np.float64)
     self.shift_E += np.asarray(shift_E)
     self.rows += rows
 
@@ -212,7 +227,7 @@ class _Host:
     np.maximum(self.max_F, max_F, out=self.max_F)
 
   def result(self, hook: str) -> Fidelity:
-    error, spread, cosine, ratio, active = map(float, self.sums_5)
+    error, spread, cosine, ratio, active = map(float, self.sums_N[:5])
     spread -= float(np.sum(np.square(self.shift_E))) / self.rows
     if not (np.isfinite(error) and np.isfinite(spread) and spread > 0):
       raise errors.InputError(
@@ -233,7 +248,15 @@ class _Host:
       fires_F=self.fires_F,
       mean_F=self.sum_F / fired_F,
       max_F=self.max_F,
+      fvu_M=self._by_source(),
     )
+
+  def _by_source(self) -> tuple[float, ...]:
+    if not self.sources:
+      return ()
+    error_M, spread_M = self.sums_N[5:].reshape(2, -1)
+    shift_M = np.square(self.shift_E).reshape(self.sources, -1).sum(1)
+    return tuple((error_M / (spread_M - shift_M / self.rows)).tolist())
 
 
 def _ratio(a_B: jax.Array, b_B: jax.Array) -> jax.Array:
@@ -251,6 +274,6 @@ def _check_width(
     if width != source.d_model(name):
       raise errors.InputError(
         f"the SAE {verb} rows that are {width} wide, but {name} of"
-        f" {source.path} is {source.d_model(name)} wide; give the store and hook"
-        " of the model it was trained on"
+        f" {source.path} is {source.d_model(name)} wide; give the store and"
+        " hook of the model it was trained on"
       )

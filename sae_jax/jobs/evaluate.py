@@ -17,6 +17,7 @@ from sae_jax import evaluate as evaluate_lib
 from sae_jax import mesh as mesh_lib
 from sae_jax.interpret import contexts as contexts_lib
 from sae_jax.train import config as train_config
+from sae_jax.train import start
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Config:
   run: str  # a finished train job; OUT/sae/I: dictionary I of a sweep
   store: str = ""  # empty: the run's own, its held-out rows only
   minus: str = ""  # with `store`, for a run on differences: what is subtracted
+  paired: tuple[str, ...] = ()  # with `store`, for a crosscoder of models
   model: str = ""  # empty: the one that the store was harvested from
   dtype: Literal["bfloat16", "float32"] = "float32"
   evaluate: evaluate_lib.EvaluateConfig = dataclasses.field(
@@ -51,7 +53,7 @@ def run(config: Config, out: str) -> dict[str, Any]:
     job="evaluate",
     config=config_lib.to_dict(config),
     inputs={"sae": formats.hash_sae(place), **source.identities},
-    may_change=("mesh", "store", "minus", "model"),
+    may_change=("mesh", "store", "minus", "paired", "model"),
   ) as output:
     if output.finished is not None:
       print(f"{output.path} is already evaluated", file=sys.stderr)
@@ -59,8 +61,11 @@ def run(config: Config, out: str) -> dict[str, Any]:
     mesh = mesh_lib.make(config.mesh)
     dictionary = formats.load_sae(place)
     # The LM's loss is with activations of one model replaced by their
-    # reconstruction; a dictionary of differences reconstructs none.
-    whole = bool(config.evaluate.contexts) and not trained.minus
+    # reconstruction; a dictionary of differences reconstructs none, and a
+    # crosscoder none that follows from the model's own activations alone.
+    whole = bool(config.evaluate.contexts) and not (
+      trained.minus or trained.paired or trained.hooks
+    )
     model = _model(config, source, mesh, whole=whole)
     progress = metrics.Progress(
       config.evaluate.contexts if whole else 0, "contexts"
@@ -100,12 +105,13 @@ def run(config: Config, out: str) -> dict[str, Any]:
 
 
 def _source(config: Config, trained: train_config.TrainConfig) -> store.Store:
-  """The store, or the difference of two, that rows are read from."""
-  if config.minus and not config.store:
-    raise errors.InputError(
-      f"config.minus={config.minus} says what is subtracted from config.store,"
-      " which is empty: give both, or neither for the run's own"
-    )
+  """The rows of the run's kind: of a store, of two's difference, or joined."""
+  for name in ("minus", "paired"):
+    if getattr(config, name) and not config.store:
+      raise errors.InputError(
+        f"config.{name}={getattr(config, name)} says what belongs to"
+        " config.store, which is empty: give both, or neither for the run's own"
+      )
   if config.store and bool(trained.minus) != bool(config.minus):
     raise errors.InputError(
       f"config.run={config.run} was trained on"
@@ -113,11 +119,16 @@ def _source(config: Config, trained: train_config.TrainConfig) -> store.Store:
       f" config.store={config.store} comes with config.minus={config.minus!r};"
       f" {'give' if trained.minus else 'leave out'} --config.minus"
     )
-  source = store.open_store(config.store or trained.store)
-  minus = config.minus if config.store else trained.minus
-  if not minus:
-    return source
-  return store.difference(source, store.open_store(minus))
+  if len(config.paired) != len(trained.paired) and config.store:
+    raise errors.InputError(
+      f"config.run={config.run} was trained on {len(trained.paired)} stores"
+      f" besides the first, but config.paired={config.paired}; give as many"
+    )
+  if config.store:
+    trained = dataclasses.replace(
+      trained, store=config.store, minus=config.minus, paired=config.paired
+    )
+  return start.open_source(trained)
 
 
 def _trained(config: Config) -> tuple[train_config.TrainConfig, pathlib.Path]:

@@ -5,6 +5,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -237,3 +238,42 @@ def test_a_transcoder_is_measured_on_its_targets(tmp_path, small_mesh):
     fidelity.measure(
       dictionary, source, HOOK, range(source.num_chunks), mesh=small_mesh
     )
+
+
+def test_a_crosscoder_is_measured_by_source(tmp_path):
+  rng = np.random.default_rng(0)
+  x_NMd = rng.normal(size=(64, 2, 6)) * [[[1.0], [3.0]]] + [[[1.0], [-2.0]]]
+  for m, name in enumerate(("base", "tuned")):
+    store.write_arrays(
+      tmp_path / name,
+      {"blocks.0.hook_resid_post": x_NMd[:, m]},
+      documents=[np.arange(16)] * 4,
+      read_rows=16,
+      write_rows=32,
+    )
+  source = store.joined(
+    [store.open_store(tmp_path / n) for n in ("base", "tuned")]
+  )
+  w_FD = rng.normal(size=(10, 12)).astype(np.float32) / 4
+  params = sae.Params(w_FD, w_FD.copy(), np.zeros(10), np.ones(12))
+  crosscoder = sae.make_sae(jax.tree.map(jnp.float32, params), 3, sources=2)
+  found = fidelity.measure(
+    crosscoder,
+    source,
+    source.hooks[0],
+    range(source.num_chunks),
+    mesh=mesh_lib.make(
+      mesh_lib.MeshConfig(data=2, latent=2), jax.devices()[:4]
+    ),
+    batch_rows=32,
+  )
+  x_ND = source.read(source.hooks[0], 0, 64).astype(np.float64)
+  made_ND = np.asarray(
+    sae.decode(crosscoder, *sae.encode(crosscoder, jnp.float32(x_ND)))
+  )
+  for m in range(2):
+    part = slice(6 * m, 6 * m + 6)
+    x, made = x_ND[:, part], made_ND[:, part]
+    wanted = np.sum((x - made) ** 2) / np.sum((x - x.mean(0)) ** 2)
+    # sums of 384 float32 squares
+    assert found.fvu_M[m] == pytest.approx(wanted, rel=1e-5)
