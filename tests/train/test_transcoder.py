@@ -416,26 +416,15 @@ def test_a_sweep_of_both_kinds_is_refused(config):
 
 
 @pytest.mark.slow
-def test_every_treatment_has_an_abstract_state():
-  """What is restored has the structure of what was saved."""
+def test_what_is_restored_has_the_structure_of_what_was_saved():
   on = mesh.make(mesh.MeshConfig(data=2, latent=4))
   adam = optimizer.make_optimizer(OPTIMIZER, latents=F, steps=9)
-  for kind, skip in zip(normalize.KINDS, (True, False, True), strict=True):
-    config = dataclasses.replace(SKIP, skip=skip)
-    abstract = state_lib.abstract_state(
-      config, adam, D, on, normalization=kind, d_out=E
-    )
-    x_ND, y_NE = _rows(100)
-    (state,) = state_lib.init_states(
-      config,
-      adam,
-      normalize.treat(kind, x_ND, normalize.measure(x_ND)),
-      target=normalize.treat(kind, y_NE, normalize.measure(y_NE)),
-      seeds=(0,),
-      mesh=on,
-    )
-    assert jax.tree.structure(abstract) == jax.tree.structure(state)
-    for a, b in zip(
-      jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True
-    ):
-      assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+  abstract = state_lib.abstract_state(
+    SKIP, adam, D, on, normalization="standardize", d_out=E
+  )
+  state = _first(on, SKIP)
+  assert jax.tree.structure(abstract) == jax.tree.structure(state)
+  for a, b in zip(
+    jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True
+  ):
+    assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
