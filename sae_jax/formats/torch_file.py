@@ -7,7 +7,7 @@ tensors and plain values; whatever else a pickle could ask for is refused by its
 name (see `torch_pickle`). What is written, torch.load(weights_only=True) opens.
 """
 
-import io
+import contextlib
 import math
 import os
 import pathlib
@@ -232,27 +232,31 @@ def write_to(
   """
   writer = torch_dump.Writer(transposed)
   pickle = b"\x80\x02" + writer.pickled(values, outermost=True) + b"."
-  archive = None
-  if file is not None:
-    archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+  with contextlib.ExitStack() as stack:
+    archive = None
+    if file is not None:
+      archive = stack.enter_context(zipfile.ZipFile(file, "w"))
+
+    def record(name: str) -> Any:
+      if archive is None or file is None:
+        return contextlib.nullcontext()
+      return _record(archive, file, name)
+
     for name, data in (("data.pkl", pickle), ("byteorder", b"little")):
-      with _record(archive, file, name) as record:
-        record.write(data)
-  for key, (name, array, dtype) in enumerate(writer.storages):
-    target = io.BytesIO()
-    if archive is not None and file is not None:
-      target = _record(archive, file, f"data/{key}")
-    with target:
+      with record(name) as target:
+        if target is not None:
+          target.write(data)
+    for key, (name, array, dtype) in enumerate(writer.storages):
       flat = array if array.ndim else np.asarray(array).reshape(1)
-      for _, block in streamed.row_blocks(flat, streamed.BLOCK_BYTES):
-        rows = np.ascontiguousarray(block, dtype)
-        check(name, rows)
-        if archive is not None:
-          target.write(rows.data)
-  if archive is not None and file is not None:
-    with _record(archive, file, "version") as record:
-      record.write(b"3\n")
-    archive.close()
+      with record(f"data/{key}") as target:
+        for _, block in streamed.row_blocks(flat, streamed.BLOCK_BYTES):
+          rows = np.ascontiguousarray(block, dtype)
+          check(name, rows)
+          if target is not None:
+            target.write(rows.data)
+    with record("version") as target:
+      if target is not None:
+        target.write(b"3\n")
 
 
 def _record(archive: zipfile.ZipFile, file: BinaryIO, name: str) -> Any:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sae_jax import errors, sae
-from sae_jax.formats import api, hub, saelens_config
+from sae_jax.formats import api, hub, provenance, saelens_config
 
 _ROWS = 16  # that both dictionaries are tried on
 
@@ -151,10 +151,17 @@ def _changes(source: sae.Sae, back: sae.Sae, format: str) -> Iterator[str]:
     before, after = getattr(source, name), getattr(back, name)
     if before != after:
       yield f"{name}: {before} became {after}{_WHY.get(name, '')}"
+  before, after = (d.metadata[provenance.NORMS] for d in (source, back))
+  if before != after:
+    yield (
+      f"decoder rows of length {before} (least, mean, greatest) became {after},"
+      " and activations what makes up for it"
+    )
   missing = [
     name
     for name, value in source.metadata.items()
     if value is not None and back.metadata.get(name) != value
+    if name != provenance.NORMS
   ]
   if missing:
     yield f"metadata lost or changed: {', '.join(missing)}"

@@ -89,7 +89,9 @@ def test_what_changes_is_said(tmp_path, convert, kinds):
   assert "centred: False became True, and what b_dec" in topk
   assert "only sae_jax opens" in said({"skip": True}, "saelens")
   relu = said({"activation": "relu", "metadata": {"hook_name": "h"}}, "openai")
-  assert "metadata lost or changed: hook_name" in relu.replace("\n", " ")
+  assert "metadata lost or changed: hook_name" in relu
+  crosscoder = said({"activation": "jumprelu"}, "crosscoder_learning")
+  assert "decoder rows of length [1.0, 1.0, 1.0] (least, mean, gr" in crosscoder
 
 
 @pytest.mark.parametrize(
