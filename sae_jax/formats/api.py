@@ -151,10 +151,14 @@ def find(path: str | os.PathLike[str]) -> tuple[Any, pathlib.Path]:
     for p in path.glob(pattern)
     if p.is_dir() and any(form.matches(p) for form in _FORMATS)
   ]
+  if len(several) == 1:
+    raise errors.InputError(
+      f"{path} is no dictionary, but {several[0]} is one: name that"
+    )
   if several:
     raise errors.InputError(
-      f"{path} holds {len(several)} dictionaries; name one of them,"
-      f" such as {min(several)}"
+      f"{path} holds {len(several)} dictionaries; name one of them, such as"
+      f" {min(several)}"
     )
   known = ", ".join(form.NAME for form in _FORMATS)
   if path.is_file():

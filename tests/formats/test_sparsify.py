@@ -124,7 +124,9 @@ def test_names_of_directories_say_where_it_is_from(run):
     metadata = formats.load_sae(run).metadata
     assert metadata.get("hook_name") == hook
     assert metadata["sparsify_hookpoint"] == module
-  with pytest.raises(errors.InputError, match="holds 1 dictionaries"):
+  with pytest.raises(
+    errors.InputError, match=r"is no dictionary, but .*up_proj is"
+  ):
     formats.load_sae(run.parent)
 
 
