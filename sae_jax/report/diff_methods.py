@@ -1,13 +1,13 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How far the methods agree, and what each of them ranks first."""
+"""How far the methods agree, what each ranks first; crosscoders' findings."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sae_jax.report import diff_tables, diff_words, page
+from sae_jax.report import diff_tables, diff_words, page, say
 from sae_jax.report.diff_entry import Diff, Part
 
 _FIRST = 5  # latents of each part in the overview
@@ -16,6 +16,9 @@ _FIRST = 5  # latents of each part in the overview
 def section(diff: Diff) -> page.Section:
   """Agreement matrices, the first of every part, then each part's ranking."""
   blocks = [*_agreement(diff), *_overview(diff)]
+  for part in diff.parts:
+    if part.method == "crosscoder":
+      blocks += [page.heading(diff_words.part(part)), *_crosscoder(part)]
   claims = {part.name for part in diff.claims}
   rest = [part for part in diff.parts if part.name not in claims]
   if rest:
@@ -112,6 +115,49 @@ def _first(
   order = np.argsort(found[key], kind="stable")[:_FIRST]
   order = order[sign * found["score"][order] > 0]
   return [diff_tables.reference(diff, part.dictionary, int(n)) for n in order]
+
+
+def _crosscoder(part: Part) -> list[page.Block]:
+  """Whose latents there are, and what they recover when patched in."""
+  found = part.summary
+  by_norm, patching = found["by_norm"], found["patching"]
+  blocks: list[page.Block] = [
+    page.text(
+      f"By decoder norms alone {by_norm['tuned_only']:,} latents are the"
+      f" arm's, {by_norm['base_only']:,} the base's and"
+      f" {by_norm['shared']:,} shared; with Latent Scaling"
+      f" {found['tuned_only']:,} and {found['base_only']:,} are left. Δnorm is"
+      " 1 for the arm alone and 0 for the base; ν near 0 is exclusive, near 1"
+      " in both."
+    )
+  ]
+  if not patching["available"]:
+    return [*blocks, page.text(f"Not patched in: {patching['why']}.")]
+  rows = [
+    [
+      f"{name.replace('_', ' ')}: {row['latents']:,} latents",
+      _recovered(row),
+    ]
+    for name, row in patching["sets"].items()
+  ]
+  return [
+    *blocks,
+    page.text(
+      "Share of the KL divergence that is recovered when the differences of"
+      " some latents' decoder blocks are added to the base's activations inside"
+      f" the arm's model (it is {say.number(patching['kl'])} nats with none)."
+    ),
+    page.table(rows),
+  ]
+
+
+def _recovered(row: dict[str, Any]) -> str:
+  if row["recovered"] is None:
+    return "the models predict the same"
+  text = say.percent(row["recovered"])
+  if row["low"] is None:
+    return text
+  return f"{text} ({say.percent(row['low'])} to {say.percent(row['high'])})"
 
 
 def _fold(diff: Diff, part: Part) -> page.Block:

@@ -37,6 +37,10 @@ _COLUMNS = (
   _Column("mean_tuned", "base → arm", _means),
   _Column("mean_control", "control", lambda r: say.number(r["mean_control"])),
   _Column("fires_tuned", "fires on", _fires),
+  _Column("delta_norm", "Δnorm", lambda r: say.number(r["delta_norm"])),
+  _Column("cos_models", "cosine", lambda r: _cos(r["cos_models"])),
+  _Column("nu_r", "ν_r", lambda r: say.number(r["nu_r"], 2)),
+  _Column("nu_e", "ν_ε", lambda r: say.number(r["nu_e"], 2)),
   _Column("gradient", "gradient", lambda r: diff_words.signed(r["gradient"])),
   _Column("cos_data_first", "data first", lambda r: _cos(r["cos_data_first"])),
   _Column(

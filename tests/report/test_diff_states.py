@@ -111,3 +111,40 @@ def test_a_broken_summary_is_named(diff, tmp_path):
   (diff / "summary.json").write_text("{")
   with pytest.raises(errors.InputError, match=r"summary\.json"):
     write([diff], tmp_path)
+
+
+def test_a_crosscoder_says_whose_latents_there_are(diff, tmp_path):
+  counts = {"base_only": 3, "shared": 1000, "tuned_only": 7, "between": 40}
+  row = {"latents": 2, "kl": 0.1, "recovered": 0.75, "low": 0.5, "high": 0.9}
+  summary = {
+    "by_norm": counts,
+    "tuned_only": 2,
+    "base_only": 1,
+    "patching": {
+      "available": True,
+      "tokens": 60,
+      "kl": 0.4,
+      "sets": {"tuned_only": row, "all": row | {"recovered": None}},
+    },
+  }
+  stores = summary | {"patching": {"available": False, "why": "no text"}}
+
+  def add(whole):
+    like = next(p for p in whole["parts"] if p["method"] == "frozen")
+    like = like | {"method": "crosscoder", "dictionary": "crosscoder"}
+    whole["parts"] += [
+      like | {"arm": arm, "summary": found}
+      for arm, found in (("bad", summary), ("realigned", stores))
+    ]
+
+  edit(diff / "summary.json", add)
+  page = write([diff], tmp_path)
+  for words in (
+    "alone 7 latents are the arm's, 3 the base's and 1,000 shared",
+    "with Latent Scaling 2 and 1 are left",
+    "tuned only: 2 latents",
+    "75.0 % (50.0 % to 90.0 %)",
+    "the models predict the same",
+    "Not patched in: no text.",
+  ):
+    assert words in page.text, words
