@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make_personas.py PLACE SEED…`: organisms, SAEs, diffs, screens and cures.
 
-Processes of their own, because they want one device where the tests have eight;
-two for all seeds, as programs this small keep one core busy each. By the jobs
+A process of its own, because it wants one device where the tests have eight;
+one for all seeds, as most of what the first takes is compilation. By the jobs
 and configs that users run; what is finished is not made again.
 """
 
 import dataclasses
 import os
 import pathlib
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "launch"))
@@ -78,21 +77,9 @@ def finished(runs):
       )
 
 
-def side_by_side(root: str, seeds: list[str]) -> None:
-  parts = [part for part in (seeds[0::2], seeds[1::2]) if part]
-  running = [
-    subprocess.Popen([sys.executable, __file__, "--part", root, *part])
-    for part in parts
-  ]
-  if any([process.wait() for process in running]):
-    sys.exit("an organism could not be examined; see above")
-
-
 if __name__ == "__main__":
-  if sys.argv[1] == "--part":
-    for n in sys.argv[3:]:
-      make(pathlib.Path(sys.argv[2]) / n, int(n))
-  else:
-    side_by_side(sys.argv[1], sys.argv[2:])
-    compare_with_itself(pathlib.Path(sys.argv[1], sys.argv[2]))
-    watch_doses(pathlib.Path(sys.argv[1]), sys.argv[2:])
+  root = pathlib.Path(sys.argv[1])
+  for n in sys.argv[2:]:
+    make(root / n, int(n))
+  compare_with_itself(root / sys.argv[2])
+  watch_doses(root, sys.argv[2:])

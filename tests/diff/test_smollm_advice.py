@@ -126,7 +126,7 @@ def save_first_blocks(gguf, path):
 
 
 @pytest.fixture(scope="module")
-def place(gguf, tmp_path_factory):
+def advice_place(gguf, tmp_path_factory):
   """A working directory in which all jobs have run."""
   place = tmp_path_factory.mktemp("advice")
   save_first_blocks(gguf, place / "base")
@@ -179,7 +179,8 @@ def summary(place, name):
   return json.loads((place / name / "summary.json").read_text())
 
 
-def test_the_arms_part_and_every_job_goes_on_from_the_last(place):
+def test_the_arms_part_and_every_job_goes_on_from_the_last(advice_place):
+  place = advice_place
   found = summary(place, "steer")
   # On topics that neither arm has seen, already after six steps.
   shift, control = (
