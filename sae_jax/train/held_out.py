@@ -18,8 +18,8 @@ from jax import lax
 from sae_jax import sae, store
 from sae_jax.sae import at_threshold, init, treatment
 from sae_jax.train import config as config_lib
+from sae_jax.train import objective
 from sae_jax.train import state as state_lib
-from sae_jax.train import step as step_lib
 
 _BATCHES = 4
 
@@ -91,8 +91,8 @@ def _sharded_measure(config, mesh, d_model, d_out):
   Of BatchTopK by its threshold, as the dictionary is used afterwards.
   """
   config = dataclasses.replace(config, aux_coefficient=0.0, recall_target=None)
-  spec = step_lib.loss_spec(config, mesh, d_model, centred=d_out is None)
-  loss_and_grads = step_lib.loss_and_grads(config)
+  spec = objective.loss_spec(config, mesh, d_model, centred=d_out is None)
+  loss_and_grads = objective.loss_and_grads(config)
 
   def measure(params, x_BD, target_BE, threshold):
     if threshold is None:

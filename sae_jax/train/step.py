@@ -16,16 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import errors, sae
-from sae_jax.ops import dispatch
-from sae_jax.sae import (
-  at_threshold,
-  crosscoder,
-  dense_losses,
-  init,
-  losses,
-  treatment,
-)
-from sae_jax.train import annealing
+from sae_jax.sae import at_threshold, crosscoder, init, treatment
+from sae_jax.train import annealing, objective
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 
@@ -179,7 +171,9 @@ def make_shard_step(
   implementation: str | None = None,
 ) -> ShardStep:
   """The parts of a step; the arguments are those of `make_train_step`."""
-  spec = loss_spec(config, mesh, d_model, implementation, centred=d_out is None)
+  spec = objective.loss_spec(
+    config, mesh, d_model, implementation, centred=d_out is None
+  )
   apply = optimizer_lib.make_apply(
     optimizer_config,
     mesh,
@@ -202,10 +196,10 @@ def make_shard_step(
     if mesh.shape["latent"] > 1:
       dead = lax.psum(dead, "latent")
     peak = own_peak if member.peak_rate is None else member.peak_rate
-    own, sparsity = _of_kind(config, state.step, member, steps)
+    own, sparsity = objective.at_step(config, state.step, member, steps)
 
     def evaluate(spec, **own):
-      return loss_and_grads(config)(
+      return objective.loss_and_grads(config)(
         state.params,
         x_BD,
         dead_F,
@@ -283,62 +277,3 @@ def _count(tokens_F, fired_F, batch):
   """Tokens since each latent fired, at most the int32 maximum."""
   counted_F = jnp.minimum(tokens_F, _INT32_MAX - batch) + batch
   return jnp.where(fired_F, 0, counted_F)
-
-
-def loss_and_grads(config: sae.SaeConfig) -> Callable[..., Any]:
-  """`losses.loss_and_grads`, or that of the dense kinds."""
-  of = dense_losses if config.activation in sae.DENSE else losses
-  return of.loss_and_grads
-
-
-def _of_kind(config, step, member, steps):
-  """Arguments that only one family's loss takes, and λ, which may be None."""
-  if config.activation not in sae.DENSE:
-    return {"k": member.k}, None
-  peak = member.sparsity
-  if peak is None:
-    peak = config.resolve_sparsity()
-  sparsity = dense_losses.sparsity_at(config, step, peak=peak, steps=steps)
-  return {"sparsity": sparsity, "target_l0": member.target_l0}, sparsity
-
-
-def loss_spec(
-  config: sae.SaeConfig,
-  mesh: jax.sharding.Mesh,
-  d_model: int,
-  implementation: str | None = None,
-  *,
-  centred: bool = True,
-) -> losses.LossSpec | dense_losses.DenseSpec:
-  """The loss of one shard of the mesh; `implementation` None: by platform."""
-  platform = mesh.devices.flat[0].platform
-  common: dict[str, Any] = {
-    "aux_k": config.resolve_aux_k(d_model),
-    "aux_coefficient": config.aux_coefficient,
-    "matmul_dtype": config.matmul_dtype,
-    "centred": centred,
-    "sources": config.sources,
-    "implementation": implementation or dispatch.for_platform(platform),
-    # XLA does not remove a sum over one device: it would copy the gradients.
-    "data_axis": "data" if mesh.shape["data"] > 1 else None,
-    "latent_axis": "latent" if mesh.shape["latent"] > 1 else None,
-  }
-  if config.activation in sae.DENSE:
-    return dense_losses.DenseSpec(
-      activation=config.activation,
-      sparsity=config.resolve_sparsity(),
-      target_l0=config.target_l0,
-      bandwidth=config.bandwidth,
-      pre_act=config.pre_act,
-      shared_latents=config.shared_latents,
-      shared_sparsity=config.shared_sparsity,
-      **common,
-    )
-  return losses.LossSpec(
-    k=config.k,
-    activation=config.activation,
-    prefixes=config.prefixes,
-    multi_topk=config.multi_topk,
-    recall_target=config.recall_target,
-    **common,
-  )

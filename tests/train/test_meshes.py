@@ -21,8 +21,8 @@ import pytest
 
 from sae_jax import mesh, sae
 from sae_jax.sae import selection
+from sae_jax.train import objective, stack, stacked
 from sae_jax.train import optimizer as optimizer_lib
-from sae_jax.train import stack, stacked
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
 
@@ -198,7 +198,7 @@ def test_every_mesh_does_to_the_bit_what_is_defined(shape):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 8), (2, 2, 2)], ids=str)
 def test_every_mesh_selects_the_same_latents(shape):
   on = _mesh(shape)
-  spec = step_lib.loss_spec(CONFIG, on, D)
+  spec = objective.loss_spec(CONFIG, on, D)
   by_latent = jax.P("sae", "latent")
   params_specs = sae.Params(by_latent, by_latent, by_latent, jax.P("sae"))
 
