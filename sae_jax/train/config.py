@@ -49,7 +49,8 @@ class TrainConfig:
   # What is done to rows first. "scale": one factor for all that makes the mean
   # square norm D. "centre": the mean is subtracted, too. "standardize": each
   # dimension is divided by its deviation, besides. The dictionary that is
-  # exported takes raw rows, whatever is chosen here.
+  # exported takes raw rows, whatever is chosen here; metrics in training are of
+  # treated rows, those of `evaluate` of raw ones.
   normalize: str = "scale"
   # A train run or SAE to start from instead of random rows: latent i stays
   # latent i. Only the dictionary is taken; the optimizer starts afresh.

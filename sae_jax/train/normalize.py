@@ -1,6 +1,11 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How raw activations are treated, from statistics of a store's rows."""
+"""How raw activations are treated, from statistics of a store's rows.
+
+Rows of outlying norm, such as attention sinks, are not here to be looked after:
+`harvest`'s `outlier_norm_multiple` keeps them out of the store, for all hooks
+if they are outliers at one.
+"""
 
 import dataclasses
 import math
