@@ -56,7 +56,9 @@ def measured(
   _, place = api.find(path)
   if evaluation:
     where = pathlib.Path(evaluation).expanduser()
-    if _weights_of(where) != api.hash_sae(place):
+    # Of a converted dictionary, one of what it was before is one as well.
+    origin = api.map_sae(place).metadata.get(provenance.ORIGIN, {})
+    if _weights_of(where) not in (api.hash_sae(place), origin.get("sha256")):
       raise errors.InputError(
         f"{where} is not an evaluation of {place}: its config.json names other"
         " weights, or there is none; give the --out of sae-jax evaluate"

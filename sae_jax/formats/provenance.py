@@ -15,6 +15,8 @@ from sae_jax import errors, sae
 KEY = "sae_jax_metadata"
 # Found anew by every load.
 NORMS = "decoder_norms"
+# What `sae-jax convert` read: its format, and the hash of its weights.
+ORIGIN = "sae_jax_converted_from"
 _PLACES, _SOURCES = "sae_jax_places", "sae_jax_sources"
 _MOST_PLACES = 1024
 

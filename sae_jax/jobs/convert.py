@@ -84,7 +84,7 @@ def run(words: Sequence[str]) -> dict[str, Any]:
   found = {"format": form.NAME, "sha256": api.hash_sae(origin)}
   source = dataclasses.replace(
     source,
-    metadata=sae.Metadata({**source.metadata, "sae_jax_converted_from": found}),
+    metadata=sae.Metadata({**source.metadata, provenance.ORIGIN: found}),
   )
   aside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
   try:

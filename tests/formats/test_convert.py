@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sae_jax import formats
-from sae_jax.formats import api, hub, saelens
+from sae_jax import errors, formats
+from sae_jax.formats import api, hub, model_card, saelens
 
 
 @pytest.fixture
@@ -136,6 +136,24 @@ def test_the_result_goes_to_the_hub(tmp_path, source, convert, monkeypatch):
   _, result, _ = convert(source, there, *words)
   assert result["hub"] == "https://hub/me/x"
   assert pushed == [(there, "me/x", source / "sae", "eval")]
+
+
+def test_an_evaluation_of_the_source_is_one_of_the_result(
+  tmp_path, source, convert
+):
+  assert convert(source, tmp_path / "a", "--format=sparsify")[0] == 0
+  evaluation = tmp_path / "eval"
+  evaluation.mkdir()
+  config = {"job": "evaluate", "inputs": {"sae": formats.hash_sae(source)}}
+  (evaluation / "config.json").write_text(json.dumps(config))
+  found = {"hook": "h", "rows": 10, "eval/fvu": 0.25}
+  (evaluation / "metrics.json").write_text(json.dumps(found))
+  measured = model_card.measured(tmp_path / "a", evaluation)
+  assert measured.figures == {"fvu": 0.25}
+  config["inputs"]["sae"] = "other"
+  (evaluation / "config.json").write_text(json.dumps(config))
+  with pytest.raises(errors.InputError, match="is not an evaluation"):
+    model_card.measured(tmp_path / "a", evaluation)
 
 
 def test_help_names_the_formats(command, capsys):
