@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dictionaries are written block by block, from wherever they lie."""
 
+import dataclasses
 import io
 
 import jax
@@ -116,3 +117,33 @@ def test_weights_that_are_not_finite_leave_the_old_dictionary(tmp_path):
     "cfg.json",
     "sae_weights.safetensors",
   ]
+
+
+@pytest.mark.parametrize(
+  ("format", "made"),
+  [
+    ("saelens", {"activation": "jumprelu", "skip": True}),
+    ("saelens", {"activation": "gated"}),
+    ("sparsify", {"skip": True}),
+    ("dictionary_learning", {"activation": "gated"}),
+    ("dictionary_learning", {"activation": "jumprelu"}),
+  ],
+)
+def test_every_kind_is_written_from_where_it_lies(
+  tmp_path, kinds, monkeypatch, format, made
+):
+  dictionary = kinds.make(**made)
+  formats.save_sae(dictionary, tmp_path / "host", format=format)
+  on = mesh.make(mesh.MeshConfig(data=2, latent=4))
+  split = jax.device_put(
+    dictionary.params, init.params_sharding(on, dictionary.params)
+  )
+  monkeypatch.setattr(streamed, "BLOCK_BYTES", 16 * 24 * 4)
+  formats.save_sae(
+    dataclasses.replace(dictionary, params=split),
+    tmp_path / "mesh",
+    format=format,
+  )
+  for file in (tmp_path / "host").iterdir():
+    there = tmp_path / "mesh" / file.name
+    assert there.read_bytes() == file.read_bytes(), file.name
