@@ -3,6 +3,7 @@
 """Llamascopium's layouts against their rules, and sae_lens's loaders."""
 
 import json
+import warnings
 
 import coded
 import ml_dtypes
@@ -238,3 +239,67 @@ def test_another_tools_directory_is_not_theirs(tmp_path):
   _write(tmp_path, missing, _CONFIG)
   with pytest.raises(errors.InputError, match="has no b_E"):
     llamascopium.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def library():
+  """The real one, in which dictionaries are taken through their own steps."""
+  pytest.importorskip("torch")
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytest.importorskip(
+      "llamascopium", reason="llamascopium is not installed: pip install it"
+    )
+    import llamascopium.models.sae
+
+  return llamascopium.models.sae
+
+
+def _theirs(model, config, x_BD):
+  """Normalized, encoded, decoded and brought back by the library itself."""
+  import torch
+
+  rows = {_IN: torch.from_numpy(x_BD), _OUT: torch.zeros(1, _D)}
+  with torch.no_grad():
+    scaled, factors = model.normalize_activations(
+      rows, return_scale_factor=True
+    )
+    acts_BF = model.encode(scaled[_IN])
+    back = model.denormalize_activations(
+      {_OUT: model.decode(acts_BF)}, {_OUT: factors[_OUT]}
+    )
+    if config["sparsity_include_decoder_norm"]:
+      acts_BF = acts_BF * model.decoder_norm()
+    return (acts_BF / factors[_OUT]).numpy(), back[_OUT].numpy()
+
+
+@pytest.mark.parametrize("act_fn", ["topk", "relu", "jumprelu"])
+def test_the_library_writes_and_we_read(tmp_path, library, act_fn):
+  torch = pytest.importorskip("torch")
+  fields = {k: v for k, v in _CONFIG.items() if k != "sae_type"}
+  fields |= {"act_fn": act_fn, "device": "cpu", "dtype": torch.float32}
+  config = library.SAEConfig(**fields)
+  model = library.SparseAutoEncoder(config)
+  state = {n: torch.from_numpy(a) for n, a in _tensors().items()}
+  if act_fn != "jumprelu":
+    del state["activation_function.log_jumprelu_threshold"]
+  model.load_full_state_dict(state)
+  model.save_pretrained(tmp_path)
+  config.save_hyperparameters(tmp_path)
+  dictionary = llamascopium.load(tmp_path)
+  coded.assert_same(
+    coded.both(dictionary, _rows()), _theirs(model, fields, _rows())
+  )
+
+
+@pytest.mark.parametrize("act_fn", ["topk", "relu", "jumprelu"])
+def test_we_write_and_the_library_reads(tmp_path, library, act_fn):
+  config = _CONFIG | {"act_fn": act_fn}
+  _write(tmp_path / "theirs", _tensors(), config)
+  dictionary = llamascopium.load(tmp_path / "theirs")
+  llamascopium.save(dictionary, tmp_path / "ours")
+  model = library.SparseAutoEncoder.from_pretrained(str(tmp_path / "ours"))
+  written = {"sparsity_include_decoder_norm": False}
+  coded.assert_same(
+    _theirs(model, written, _rows()), coded.both(dictionary, _rows())
+  )
