@@ -15,7 +15,8 @@ their own rules are
 
 Here score / s_out becomes the activation, on a decoder of unit rows, for raw x.
 `jump_relu_threshold`, which Llama Scope's hub configs have instead of a tensor,
-is compared with that quantity: theirs are about 2 / s_out, s_out from 2 to 19.
+is compared with that quantity, as their inference mode does; in the published
+ones it is about 2 / s_out, with s_out from 2 to 19.
 
 Paper: He et al., arXiv 2410.20526.
 """
