@@ -8,6 +8,7 @@ arXiv:2501.18823).
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,9 +101,13 @@ def init_params(
     out_specs=(by_latent, by_latent),
     check_vma=False,
   )
+  one: Any = jax.ShapeDtypeStruct((), jnp.float32)  # what there is, not how big
   abstract = dictionary.Params(
-    *(jax.ShapeDtypeStruct((), jnp.float32) for _ in range(4)),
-    w_skip_DE=jax.ShapeDtypeStruct((), jnp.float32) if skip else None,
+    w_enc_FD=one,
+    w_dec_FD=one,
+    b_enc_F=one,
+    b_dec_D=one,
+    w_skip_DE=one if skip else None,
   )
 
   @functools.partial(

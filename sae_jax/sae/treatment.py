@@ -7,6 +7,7 @@ rows and is the same function.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def to_unit_rows(params: dictionary.Params) -> dictionary.Params:
   """Decoder rows of norm 1, with their lengths in what gives the values."""
   norm_F = jnp.linalg.norm(params.w_dec_FD, axis=1)
 
-  def longer(array_F):
+  def longer(array_F: Any) -> Any:
     return None if array_F is None else array_F * norm_F
 
   return dataclasses.replace(

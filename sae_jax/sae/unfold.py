@@ -122,7 +122,7 @@ class _Parts:
       b_dec_E = b_dec_E - self._out_mean
     if self._skipped_mean is not None:
       b_dec_E = b_dec_E + self._skipped_mean @ self._raw.w_skip_DE
-    return np.float32(b_dec_E * self._out_scale)
+    return np.asarray(b_dec_E * self._out_scale, np.float32)
 
   def w_skip_DE(self, index) -> np.ndarray:
     if self._raw.w_skip_DE is None:

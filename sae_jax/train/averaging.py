@@ -8,7 +8,7 @@ much memory as the parameters and is one part of the optimizer's state.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,11 @@ def average(decay: float) -> optax.GradientTransformation:
     return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
   def update(updates, state, params):
-    return updates, follow(state, optax.apply_updates(params, updates), decay)
+    moved: Any = optax.apply_updates(params, updates)
+    return updates, follow(state, moved, decay)
 
-  return optax.GradientTransformation(init, update)
+  functions: Any = (init, update)
+  return optax.GradientTransformation(*functions)
 
 
 def follow(state: Average, params: sae.Params, decay: float) -> Average:
@@ -45,7 +47,7 @@ def follow(state: Average, params: sae.Params, decay: float) -> Average:
   moments what was there at first does not count, and runs shorter than 1 / (1 −
   decay) steps have the mean over all of them.
   """
-  count = optax.safe_increment(state.count)
+  count = jnp.asarray(optax.safe_increment(state.count))
   # 1 − decay^t, without cancellation.
   weight = -jnp.expm1(count.astype(jnp.float32) * math.log(decay))
   rate = jnp.minimum((1 - decay) / weight, 1)
@@ -55,7 +57,7 @@ def follow(state: Average, params: sae.Params, decay: float) -> Average:
   return Average(count, moved)
 
 
-def averaged(opt_state: optax.OptState, params: sae.Params) -> sae.Params:
+def averaged(opt_state: Any, params: sae.Params) -> sae.Params:
   """The mean of the weights; the weights where no mean is kept.
 
   Decoder rows are put back to norm 1, which a mean of such rows falls short of.

@@ -9,6 +9,7 @@ the training curve. The evaluation job measures all held-out rows.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,16 +86,17 @@ def make_look(
   return lambda part: look(part, (x_NBD, target_NBE))
 
 
-def _sharded_measure(config, mesh, d_model, d_out):
+def _sharded_measure(config, mesh, d_model, d_out) -> Callable[..., Any]:
   """`(params, x_BD, target_BE, threshold) -> scalars`, on the mesh, no AuxK.
 
   Of BatchTopK by its threshold, as the dictionary is used afterwards.
   """
   config = dataclasses.replace(config, aux_coefficient=0.0, recall_target=None)
-  spec = objective.loss_spec(config, mesh, d_model, centred=d_out is None)
+  spec: Any = objective.loss_spec(config, mesh, d_model, centred=d_out is None)
   loss_and_grads = objective.loss_and_grads(config)
 
   def measure(params, x_BD, target_BE, threshold):
+    report: Any
     if threshold is None:
       nothing_dead_F = jnp.zeros((params.latents,), bool)
       _, report, _ = loss_and_grads(

@@ -98,12 +98,11 @@ def treat(
   _check(sample_ND, total)
   if kind == "scale" and sources == 1:
     # By the store's own figure, which the variances do not give to the bit.
-    scale = activation_scale(sample_ND.shape[1], moments.mean_square_norm)
-    treatment = treatment_lib.Treatment(np.asarray(scale))
+    one = activation_scale(sample_ND.shape[1], moments.mean_square_norm)
     return Rows(
       sample_ND=sample_ND,
-      treatment=treatment,
-      total_variance=total * scale * scale,
+      treatment=_on_host(np.asarray(one), None),
+      total_variance=total * one * one,
     )
   mean_D = np.asarray(moments.mean_D, np.float64)
   square_D = np.asarray(moments.variance_D, np.float64)
@@ -120,11 +119,13 @@ def treat(
       scale = np.asarray(scale_M[0])
   return Rows(
     sample_ND=sample_ND,
-    treatment=treatment_lib.Treatment(
-      scale, None if kind == "scale" else mean_D
-    ),
+    treatment=_on_host(scale, None if kind == "scale" else mean_D),
     total_variance=float(np.sum(moments.variance_D * scale * scale)),
   )
+
+
+def _on_host(scale: Any, shift_D: Any) -> treatment_lib.Treatment:
+  return treatment_lib.Treatment(scale, shift_D)
 
 
 def abstract(

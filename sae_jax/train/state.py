@@ -110,7 +110,8 @@ def init_states(
       over the mesh.
   """
   new_params = _first_params(config, rows, target, mesh, dictionary)
-  params = abstract_params(config, rows.width, target and target.width)
+  d_out = None if target is None else target.width
+  params = abstract_params(config, rows.width, d_out)
   treatments = rows.treatment, target and target.treatment
   total_variance = (target or rows).total_variance
   del rows, target  # samples may be large, and the states may be many
