@@ -140,6 +140,7 @@ def test_the_job_runs_all_trained_methods(place, delta_run, tmp_path):
     ("model_then_data", turned_FD + 0.01 * rng.normal(size=w_FD.shape)),
   ):
     write_rows(tmp_path / name, rows_FD)
+  write_crosscoder(tmp_path / "both", w_FD)
   steps = ("data_first", "data_then_model", "model_first", "model_then_data")
   config = diff_config.DiffConfig(
     base_store=str(place / "store-base"),
@@ -152,8 +153,9 @@ def test_the_job_runs_all_trained_methods(place, delta_run, tmp_path):
       ),
     ),
     sae=str(place / "sae"),
-    methods=("frozen", "delta", "stagewise", "match"),
+    methods=("frozen", "delta", "crosscoder", "stagewise", "match"),
     delta=(str(delta_run),),
+    crosscoder=(str(tmp_path / "both"),),
     stagewise=stagewise_runs.StagewiseRuns(
       start=str(place / "sae"),
       **{name: str(tmp_path / name) for name in steps},
@@ -175,6 +177,10 @@ def test_the_job_runs_all_trained_methods(place, delta_run, tmp_path):
   dictionary = formats.load_sae(delta_run)
   assert dictionary.params.w_dec_FD[best] @ planted_D > 0.9
   assert found["changed"][best] and found["explained"][best] > 0.3
+  found = table.read(path, method="crosscoder")
+  assert np.argmax(found["score"]) == 0 and found["score"][0] > 0.3
+  assert found["delta_norm"][0] == 1 and found["cos_mean_difference"][0] > 0.9
+  np.testing.assert_allclose(found["delta_norm"][1:], 0.5, atol=0.05)
   found = table.read(path, method="match")
   np.testing.assert_array_equal(np.argsort(order_F), found["partner"])
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -189,6 +195,23 @@ def test_the_job_runs_all_trained_methods(place, delta_run, tmp_path):
   )
   identities = differences.identities
   assert dictionary.metadata["sae_jax_minus"] == identities["minus"]
+
+
+def write_crosscoder(path, w_FD):
+  """The difference along the planted direction; all else is in both."""
+  planted_D = w_FD[diff_models.PLANTED]
+  rest_FD = w_FD - np.outer(w_FD @ planted_D, planted_D)
+  rest_FD = np.delete(rest_FD, diff_models.PLANTED, axis=0)
+  both_FD = np.concatenate([rest_FD, rest_FD], axis=1)
+  apart_D = np.concatenate([-planted_D, planted_D])
+  alone_D = np.concatenate([0 * planted_D, planted_D])
+  params = sae.Params(
+    w_enc_FD=jnp.float32(np.concatenate([apart_D[None], both_FD])),
+    w_dec_FD=jnp.float32(np.concatenate([alone_D[None], both_FD])),
+    b_enc_F=jnp.zeros(len(w_FD)),
+    b_dec_D=jnp.zeros(2 * diff_models.D),
+  )
+  formats.save_sae(sae.make_sae(params, 8, sources=2), path)
 
 
 def write_rows(path, w_FD):
