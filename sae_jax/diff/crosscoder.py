@@ -129,7 +129,9 @@ def _columns(
   beyond_F = 1 - np.clip(np.maximum(nu_r_F, nu_e_F), 0, 1)
   columns = {
     "score": np.nan_to_num((2 * delta_norm_F - 1) * beyond_F, nan=0.0),
-    "changed": latent_scaling.exclusive(delta_norm_F, nu_r_F, nu_e_F),
+    "changed": latent_scaling.exclusive(
+      delta_norm_F, nu_r_F, nu_e_F, found.fires_F
+    ),
     "fires_base": fires_F,  # it reads both models at once
     "fires_tuned": fires_F,
     "delta_norm": delta_norm_F,
@@ -174,6 +176,7 @@ def _counts(columns: dict[str, np.ndarray]) -> dict[str, Any]:
       "delta_norm": latent_scaling.EXCLUSIVE,
       "nu_r": latent_scaling.NU_R,
       "nu_e": latent_scaling.NU_E,
+      "fires": latent_scaling.LEAST_FIRES,
     },
     "by_norm": {
       "base_only": int(np.sum(alone_F & ~tuned_F)),

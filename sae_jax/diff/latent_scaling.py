@@ -18,6 +18,7 @@ EXCLUSIVE, SHARED = 0.9, 0.6
 # And exclusive only if the other model has little of it in its reconstruction,
 # where latents may share it, and in its error, where sparsity may hide it.
 NU_R, NU_E = 0.5, 0.2
+LEAST_FIRES = 5  # rows; ν of fewer says little
 _BLOCK = 1 << 22  # elements that are float64 at a time
 
 
@@ -61,13 +62,17 @@ class Scaling:
 
 
 def exclusive(
-  delta_norm_F: np.ndarray, nu_r_F: np.ndarray, nu_e_F: np.ndarray
+  delta_norm_F: np.ndarray,
+  nu_r_F: np.ndarray,
+  nu_e_F: np.ndarray,
+  fires_F: np.ndarray,
 ) -> np.ndarray:
   """Latents of one model alone: by their norms, and by ν_r and ν_ε, too.
 
-  A latent whose ν are NaN is none.
+  A latent whose ν are NaN, or that hardly fires, is none.
   """
-  return by_norm(delta_norm_F) & (nu_r_F < NU_R) & (nu_e_F < NU_E)
+  small_F = (nu_r_F < NU_R) & (nu_e_F < NU_E)
+  return by_norm(delta_norm_F) & small_F & (fires_F >= LEAST_FIRES)
 
 
 def by_norm(delta_norm_F: np.ndarray) -> np.ndarray:

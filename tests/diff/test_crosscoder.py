@@ -380,6 +380,17 @@ def test_what_is_no_crosscoder_of_base_and_arm_is_refused(stores, tmp_path):
     run(place, tmp_path / "e", [wide], "bad")
 
 
+def test_what_is_exclusive():
+  """Every gate alone keeps a latent out; both sides have the same ones."""
+  delta = np.array([1.0, 0.9, 0.89, 1, 1, 1, 0.1, 0, 0.11, 1, 0.5])
+  nu_r = np.array([0.0, 0.49, 0, 0.5, 0, np.nan, 0, 0, 0, -0.3, 0])
+  nu_e = np.array([0.0, 0.19, 0, 0, 0.2, 0, 0.1, 0, 0, 0, 0])
+  fires = np.array([5, 9, 9, 9, 9, 9, 9, 4, 9, 9, 9])
+  found = latent_scaling.exclusive(delta, nu_r, nu_e, fires)
+  assert np.flatnonzero(found).tolist() == [0, 1, 6, 9]
+  assert np.flatnonzero(latent_scaling.shared(delta)).tolist() == [10]
+
+
 def test_rows_of_the_table_survive_the_disk(stores, tmp_path):
   place, _ = stores
   (part,) = run(place, tmp_path, [make_crosscoder()], "bad")
