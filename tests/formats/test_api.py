@@ -39,6 +39,7 @@ HAVE = {
 }
 
 
+@pytest.mark.slow  # compiles ten kinds
 @pytest.mark.parametrize("format", api.WRITTEN)
 def test_what_is_saved_is_recognised_and_does_the_same(tmp_path, kinds, format):
   held = set()
