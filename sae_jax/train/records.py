@@ -159,6 +159,7 @@ class Sweep:
           "aux_coefficient": member.sae.aux_coefficient,
           **_dense(member.sae),
           "hook": member.hook,
+          **({"target": member.target} if member.target else {}),
           "frozen_at": self._frozen_at[i],
           **_finite(self._last[i] | own),
         }
