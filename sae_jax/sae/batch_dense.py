@@ -7,6 +7,8 @@ once for every digit of the threshold and once more for loss and gradients,
 which are dense products. No more than a chunk's pre-activations are held.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -66,13 +68,28 @@ def outcome(
     inputs_BD,
     wanted_BE,
   )
-  return nested.Outcome(error_BE, slope_BE, *squares, grads, *fired)
+  square_error, main_square_error = squares
+  active, fired_F, smallest = fired
+  return nested.Outcome(
+    error_BE=error_BE,
+    slope_BE=slope_BE,
+    square_error=square_error,
+    main_square_error=main_square_error,
+    grads=grads,
+    active=active,
+    fired_F=fired_F,
+    smallest=smallest,
+  )
 
 
 def _product(a, b, contract):
   return lax.dot_general(
     a, b, (contract, ((), ())), precision=lax.Precision.HIGHEST
   )
+
+
+def _total(arrays):
+  return functools.reduce(jnp.add, arrays)
 
 
 def _row_step(params, encode, kth_T, per_row, spec):
@@ -96,11 +113,11 @@ def _row_step(params, encode, kth_T, per_row, spec):
     if spec.latent_axis is not None:
       parts = lax.psum(parts, spec.latent_axis)
     errors, slopes = nested.errors_and_slopes(parts, wanted_RE, per_row, spec)
-    pull_RF = sum(
+    pull_RF = _total(
       jnp.where(v_RF > 0, _product(s_RE, params.w_dec_FD, ((1,), (1,))), 0)
       for v_RF, s_RE in zip(values_GRF, slopes, strict=True)
     )
-    dec_FE = sum(
+    dec_FE = _total(
       _product(v_RF, s_RE, ((0,), (0,)))
       for v_RF, s_RE in zip(values_GRF, slopes, strict=True)
     )

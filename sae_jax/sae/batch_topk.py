@@ -21,12 +21,14 @@ from sae_jax.ops.topk_encode import api as topk_api
 from sae_jax.sae import lines as lines_lib
 from sae_jax.sae import nested
 
-# Candidates of a row, over the average row's pairs. Rows of a language model's
-# activations differ less than that once a dictionary is trained; at the start,
-# when a row's pre-activations are in proportion to its norm, they differ more.
+# Candidates of a row, over the average row's pairs. At the start, when a row's
+# pre-activations are in proportion to its norm, rows of more than average norm
+# have more; once a dictionary is trained few have.
 _TIMES = 4
-_LATE_TIMES = 64  # of the rows that are looked at once more
-_LATE_SHARE = 8  # one row in so many may be
+_LATE_TIMES = 32  # of the rows that are looked at once more
+# Of rows that all have 4 times the average there cannot be more than a quarter.
+# They are looked at in this many parts, as far as there are such rows.
+_LATE_PARTS = 4
 
 
 @jax.tree_util.register_dataclass
@@ -187,7 +189,8 @@ def _candidates(params, inputs_BD, spec, wanted_T) -> _Candidates:
   # Shards do not share evenly: Matryoshka's first latents fire most.
   few = min(latents, max(-(-_TIMES * k // shards), k))
   many = min(latents, _LATE_TIMES * k)
-  late = -(-rows // _LATE_SHARE)
+  part = -(-rows // (_TIMES * _LATE_PARTS))
+  late = part * _LATE_PARTS
   found = topk_api.topk_candidates(
     x_BD, *encoder, few, implementation=spec.implementation
   )
@@ -195,28 +198,42 @@ def _candidates(params, inputs_BD, spec, wanted_T) -> _Candidates:
   kth_T = _kth_of([found.values_BK], wanted_T, spec)
   missing_B = _may_miss(bound_B, kth_T)
 
+  nothing = (
+    jnp.full((late, many), -jnp.inf, found.values_BK.dtype),
+    jnp.zeros((late, many), jnp.int32),
+  )
+
   def look_again():
     (row_H,) = jnp.nonzero(missing_B, size=late, fill_value=rows)
     row_H = row_H.astype(jnp.int32)
-    x_HD = x_BD.at[row_H].get(mode="fill", fill_value=0)
-    more = topk_api.exactly(x_HD, *encoder, many)
-    is_row_H1 = (row_H < rows)[:, None]
-    late_HC = jnp.where(is_row_H1, more.values_BK, -jnp.inf)
+
+    def look(turn, more):
+      row_P = lax.dynamic_slice_in_dim(row_H, turn * part, part)
+      x_PD = x_BD.at[row_P].get(mode="fill", fill_value=0)
+      found = topk_api.exactly(x_PD, *encoder, many)
+      return jax.tree.map(
+        lambda all_HC, of_PC: lax.dynamic_update_slice_in_dim(
+          all_HC, of_PC, turn * part, 0
+        ),
+        more,
+        (found.values_BK, found.indices_BK),
+      )
+
+    turns = jnp.minimum(-(-jnp.sum(missing_B) // part), _LATE_PARTS)
+    late_HC, late_indices_HC = lax.fori_loop(0, turns, look, nothing)
+    late_HC = jnp.where((row_H < rows)[:, None], late_HC, -jnp.inf)
     values_BC = jnp.where(missing_B[:, None], -jnp.inf, found.values_BK)
     kth_T = _kth_of([values_BC, late_HC], wanted_T, spec)
-    last_H = _bound(
-      dataclasses.replace(more, values_BK=late_HC), many == latents
-    )
     missed = jnp.sum(missing_B) > late
-    missed |= jnp.any(_may_miss(last_H, kth_T))
+    if many < latents:
+      missed |= jnp.any(_may_miss(late_HC[:, -1], kth_T))
     row_H = jnp.minimum(row_H, rows - 1)
-    return values_BC, late_HC, more.indices_BK, row_H, kth_T, missed
+    return values_BC, late_HC, late_indices_HC, row_H, kth_T, missed
 
   def as_found():
     return (
       found.values_BK,
-      jnp.full((late, many), -jnp.inf, found.values_BK.dtype),
-      jnp.zeros((late, many), jnp.int32),
+      *nothing,
       jnp.zeros((late,), jnp.int32),
       kth_T,
       jnp.zeros((), bool),

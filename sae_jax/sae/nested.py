@@ -16,6 +16,7 @@ loss.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -146,8 +147,8 @@ def square_errors(errors: list[jax.Array], spec) -> tuple[jax.Array, jax.Array]:
   of = levels(spec)
   # Per row first: two short sums round less than one over all elements.
   squares = [jnp.sum(jnp.sum(e_BE * e_BE, axis=1)) for e_BE in errors]
-  total = sum(w * square for w, square in zip(of.weights, squares, strict=True))
-  return total, squares[of.main]
+  weighted = [w * s for w, s in zip(of.weights, squares, strict=True)]
+  return functools.reduce(jnp.add, weighted), squares[of.main]
 
 
 def from_lines(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from sae_jax import sae
-from sae_jax.sae import losses
 
 _TIMES = 4  # a program's room over that of the next smaller one
 
@@ -24,14 +23,15 @@ def k_at(
   config: sae.SaeConfig,
   step: jax.typing.ArrayLike,
   k: jax.typing.ArrayLike | None = None,
-) -> jax.Array:
+) -> jax.Array | None:
   """k of step `step` (from 0), int32: from `k_start` linearly to k, rounded up.
 
-  `k` takes the place of the config's, which it does not exceed.
+  `k` takes the place of the config's, which it does not exceed. None where k is
+  the same in all steps.
   """
-  k = jnp.asarray(config.k if k is None else k, jnp.int32)
   if config.k_start is None:
-    return k
+    return None
+  k = jnp.asarray(config.k if k is None else k, jnp.int32)
   left = 1 - jnp.asarray(step, jnp.float32) / config.k_steps
   more = jnp.maximum(left, 0) * (config.k_start - k)
   return k + jnp.ceil(more).astype(jnp.int32)
@@ -39,11 +39,14 @@ def k_at(
 
 def evaluate(
   config: sae.SaeConfig,
-  spec: losses.LossSpec,
+  spec: Any,
   k: jax.Array,
   loss: Callable[..., Any],
 ) -> Any:
-  """`loss(spec, k=…)` with the smallest room for `k`, which a step knows."""
+  """`loss(spec, k=…)` with the smallest room for `k`, which a step knows.
+
+  `spec` is a `losses.LossSpec`.
+  """
   rooms = [config.k]
   while config.k_start is not None and rooms[-1] < config.k_start:
     rooms.append(min(_TIMES * rooms[-1], config.k_start))

@@ -210,10 +210,10 @@ def make_shard_step(
         **own,
       )
 
-    if config.k_start is None:
+    k = annealing.k_at(config, state.step, member.k)
+    if k is None:
       loss, report, grads = evaluate(spec, **own)
     else:
-      k = annealing.k_at(config, state.step, member.k)
       loss, report, grads = annealing.evaluate(config, spec, k, evaluate)
     first = lax.axis_index("latent") * state.params.latents
     grads = crosscoder.project(grads, partition, first)
@@ -232,7 +232,7 @@ def make_shard_step(
       scalars["train/topk_recall"] = report.recall
     if sparsity is not None:
       scalars["train/sparsity"] = sparsity
-    if config.k_start is not None:
+    if k is not None:
       scalars["train/k"] = k.astype(jnp.float32)
     threshold = state.threshold
     if threshold is not None:

@@ -196,12 +196,12 @@ def test_every_mesh_does_what_is_defined(kind, shape):
 
 
 def test_rows_that_need_more_than_most():
-  """Two rows may be looked at again; with three it is all done densely."""
+  """20 candidates of a row hold the usual one's pairs, not those of these."""
   params, x_BD, dead_F = problem()
-  for row, redone in ((0, 0), (1, 0), (2, 1)):
+  for row in range(4):
     x_BD[row] *= 1e3
     report = assert_equal_dense("batch_matryoshka", (params, x_BD, dead_F))
-    assert report.redone == redone
+    assert report.redone == 0
 
 
 def test_ties_are_all_kept_and_nothing_may_be_active():
