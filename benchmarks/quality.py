@@ -28,6 +28,7 @@ import machine
 import quality_cells
 import quality_learners
 import quality_loss
+import quality_plot
 import quality_table
 
 from sae_jax import harvest, store
@@ -189,7 +190,7 @@ def main() -> None:
     ahead = quality_table.losses(entries)
     print("\n" + ("\n".join(ahead) or "No peer is ahead."))
   if options.plot:
-    quality_table.plot(by_problem, options.plot)
+    quality_plot.write(by_problem, options.plot)
   print(json.dumps({"cells": sum(r is not None for r in found)}))
 
 

@@ -17,6 +17,7 @@ import jax
 import machine
 import numpy as np
 import quality_learners
+import quality_task
 
 from sae_jax import artifacts, evaluate, formats, mesh, sae, store, stream
 
@@ -78,7 +79,7 @@ def run(
   directory.mkdir(parents=True, exist_ok=True)
   training, testing = source.holdout(held_out)
   learner = quality_learners.LEARNERS[cell.system](
-    quality_learners.Task(
+    quality_task.Task(
       d_model=source.d_model(cell.hook),
       latents=cell.latents,
       k=cell.k,
@@ -121,12 +122,10 @@ def run(
   )
 
 
-def data(
-  source: store.Store, hook: str, training: range
-) -> quality_learners.Data:
+def data(source: store.Store, hook: str, training: range) -> quality_task.Data:
   """What a run of ours knows of the rows before it starts."""
   stats = source.stats(hook)
-  return quality_learners.Data(
+  return quality_task.Data(
     sample_ND=rows(source, hook, training, _SAMPLE_ROWS),
     mean_square_norm=stats.mean_square_norm,
     total_variance=float(stats.variance_D.sum()),
@@ -144,7 +143,7 @@ def rows(
 
 
 def train(
-  learner: quality_learners.Learner, batches, steps: int, look_ND: np.ndarray
+  learner: quality_task.Learner, batches, steps: int, look_ND: np.ndarray
 ) -> tuple[dict[str, float], list[list[float]]]:
   """All steps; their seconds, and what held-out rows said in between.
 
@@ -194,7 +193,7 @@ def fraction_unexplained(x_ND: np.ndarray, x_hat_ND: np.ndarray) -> float:
 
 
 def check(
-  learner: quality_learners.Learner, finished: sae.Sae, x_ND: np.ndarray
+  learner: quality_task.Learner, finished: sae.Sae, x_ND: np.ndarray
 ) -> dict[str, float]:
   """The library's own reconstruction beside ours of its weights.
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The sae_jax authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and the plot of quality.py's cells: means over seeds, differences.
+"""Tables of quality.py's cells: means over seeds, differences.
 
 A difference is taken seed by seed, between dictionaries that saw the same rows
 in the same order; its standard error is over the seeds.
@@ -9,7 +9,6 @@ in the same order; its standard error is over the seeds.
 import collections
 import dataclasses
 import math
-import pathlib
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -33,7 +32,7 @@ class Entry:
 
 
 def entries(results: Iterable[Result]) -> dict[Problem, list[Entry]]:
-  """Entries by problem, ours first."""
+  """Entries by problem: defaults first, of each recipe ours first."""
   found: dict[Problem, dict[tuple[str, str], dict[int, Result]]] = {}
   for result in results:
     cell = quality_cells.Cell(**result["cell"])
@@ -42,11 +41,15 @@ def entries(results: Iterable[Result]) -> dict[Problem, list[Entry]]:
     by_system[cell.system, cell.recipe][cell.seed] = result
   return {
     problem: [
-      Entry(*key, by_system[key])
-      for key in sorted(by_system, key=lambda key: (key[1] != "default", *key))
+      Entry(*key, by_system[key]) for key in sorted(by_system, key=_order)
     ]
     for problem, by_system in sorted(found.items())
   }
+
+
+def _order(key: tuple[str, str]):
+  system, recipe = key
+  return recipe != "default", recipe, system != OURS, system
 
 
 def fvu(result: Result) -> float:
@@ -149,88 +152,3 @@ def losses(found: list[Entry]) -> list[str]:
           f" {mean(values, '+.4f')}"
         )
   return said
-
-
-def plot(by_problem: dict[Problem, list[Entry]], file: pathlib.Path) -> None:
-  """FVU over L0 and FVU over seconds, for every problem, as one HTML file."""
-  from plotly import graph_objects, subplots
-
-  fronts = collections.defaultdict(list)
-  for problem, found in by_problem.items():
-    hook, latents, _, activation, batch, steps = problem
-    key = f"{activation}, {hook}, F={latents:,}, {steps:,} × {batch:,} rows"
-    fronts[key].append((problem, found))
-  figure = subplots.make_subplots(
-    rows=len(fronts),
-    cols=2,
-    subplot_titles=[
-      f"{key}<br>{what}" for key in fronts for what in ("frontier", "time")
-    ],
-  )
-  names = sorted(
-    {f"{e.system}, {e.recipe}" for found in by_problem.values() for e in found}
-  )
-  palette = _COLOURS
-  shown = set()
-  for row, group in enumerate(fronts.values(), 1):
-    points = collections.defaultdict(list)
-    for problem, found in group:
-      for entry in found:
-        name = f"{entry.system}, {entry.recipe}"
-        results = list(entry.by_seed.values())
-        points[name].append(
-          (
-            statistics.fmean(map(l0, results)),
-            statistics.fmean(map(fvu, results)),
-          )
-        )
-        curves = list(zip(*(r["curve"] for r in results), strict=True))
-        colour = palette[names.index(name) % len(palette)]
-        figure.add_trace(
-          graph_objects.Scatter(
-            x=[statistics.fmean(p[2] for p in at) for at in curves],
-            y=[statistics.fmean(p[3] for p in at) for at in curves],
-            name=name,
-            legendgroup=name,
-            showlegend=name not in shown,
-            line={"color": colour, "dash": _dash(problem[2])},
-            hovertext=[f"K={problem[2]}, step {at[0][0]}" for at in curves],
-          ),
-          row=row,
-          col=2,
-        )
-        shown.add(name)
-    for name, xy in points.items():
-      x, y = zip(*sorted(xy), strict=True)
-      colour = palette[names.index(name) % len(palette)]
-      figure.add_trace(
-        graph_objects.Scatter(
-          x=x,
-          y=y,
-          name=name,
-          legendgroup=name,
-          showlegend=False,
-          mode="lines+markers",
-          line={"color": colour},
-        ),
-        row=row,
-        col=1,
-      )
-    figure.update_xaxes(title_text="L0", row=row, col=1)
-    figure.update_xaxes(
-      title_text="processor seconds of training", type="log", row=row, col=2
-    )
-    figure.update_yaxes(title_text="FVU, held out", row=row)
-    figure.update_yaxes(type="log", row=row, col=2)
-  figure.update_layout(height=420 * len(fronts), template="plotly_white")
-  figure.write_html(file, include_plotlyjs=True)
-
-
-_COLOURS = (
-  "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
-  "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
-)  # fmt: skip
-
-
-def _dash(k: int) -> str:
-  return {16: "dot", 32: "solid", 64: "dash"}.get(k, "dashdot")
