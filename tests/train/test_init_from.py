@@ -68,10 +68,8 @@ def start(config, tmp_path_factory):
 
 def weights(out):
   params = formats.load_sae(out).params
-  return {
-    f.name: np.asarray(getattr(params, f.name))
-    for f in dataclasses.fields(params)
-  }
+  arrays = {f.name: getattr(params, f.name) for f in dataclasses.fields(params)}
+  return {n: np.asarray(a) for n, a in arrays.items() if a is not None}
 
 
 def trace(out):
