@@ -57,11 +57,11 @@ class SaeConfig:
   sparsity: float | None = None
   sparsity_warmup_steps: int | None = None  # from 0; None: 1/20 of the run
   target_l0: float | None = None
-  # Of JumpReLU, in the units of scaled rows, where a random direction deviates
-  # by about 1. Both are 1e-3 where rows have norm 1 and D = 2304 (Gemma Scope,
-  # arXiv:2408.05147); with D numbers of size 1 that is 0.05.
-  bandwidth: float = 0.05  # ε of the straight-through estimates
-  initial_threshold: float = 0.05
+  # JumpReLU's ε, for straight-through estimates, in the units of scaled rows,
+  # which have D numbers of size 1. Where rows have norm 1 and D is 2304, it is
+  # 1e-3 (Gemma Scope, arXiv:2408.05147).
+  bandwidth: float = 0.05
+  initial_threshold: float = 0.5  # of what random directions have at first
   pre_act: float = 3e-6  # pull on dead latents; 0 turns it off
   # Of a transcoder: a matrix from input to output beside the latents, zero at
   # first (Paulo et al. 2025, arXiv:2501.18823).

@@ -110,10 +110,10 @@ def test_jumprelu_falls_to_its_target(place, tmp_path):
   config = _config(place, "jumprelu", 200)
   trace, found = _train(config, tmp_path)
   first, last = trace[0], trace[-1]
-  assert first["eval/l0"] > 0.4 * F
+  assert first["eval/l0"] > 2 * TARGET
   # 256 held-out rows, whose L0 deviate by about 2, give it ±0.12.
   np.testing.assert_allclose(last["eval/l0"], TARGET, rtol=0.15)
-  assert last["eval/fvu"] < 0.25 < 2 < first["eval/fvu"]
+  assert last["eval/fvu"] < 0.5 * first["eval/fvu"]
   # λ rises over the first twentieth of the run.
   lambdas = [line["train/sparsity"] for line in trace[:-1]]
   np.testing.assert_allclose(lambdas[:10], np.arange(1, 11) / 10, rtol=1e-6)
