@@ -189,10 +189,11 @@ def test_gradient_is_dense_autograd_s(kind):
 )
 def test_every_mesh_does_what_is_defined(kind, shape):
   report = assert_equal_dense(kind, shape=shape)
-  assert 4 < report.l0 <= K and report.auxk > 0
+  assert 4 < report.l0 <= K and report.auxk > 0 and report.redone == 0
   params, x_BD, dead_F = problem()
   x_BD[:7] *= 1e3  # all that is active, on some shards of the rows
-  assert_equal_dense(kind, (params, x_BD, dead_F), shape=shape)
+  report = assert_equal_dense(kind, (params, x_BD, dead_F), shape=shape)
+  assert report.redone == (shape == (8, 1))  # half of all pairs on a quarter
 
 
 def test_rows_that_need_more_than_most():
