@@ -233,4 +233,5 @@ def fold_scale(params: Params, scale: jax.Array) -> Params:
     return None if array is None else array / scale
 
   names = ("b_enc_F", "b_dec_D", "threshold_F", "b_mag_F")
-  return dataclasses.replace(params, **{name: fold(name) for name in names})
+  folded: dict[str, Any] = {name: fold(name) for name in names}
+  return dataclasses.replace(params, **folded)

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +136,7 @@ def keep_unit_rows() -> optax.GradientTransformation:
   def update(updates, params):
     moved_FD = params.w_dec_FD + updates.w_dec_FD
     norm_F1 = jnp.linalg.norm(moved_FD, axis=1, keepdims=True)
-    changed = {"w_dec_FD": moved_FD / norm_F1 - params.w_dec_FD}
+    changed: dict[str, Any] = {"w_dec_FD": moved_FD / norm_F1 - params.w_dec_FD}
     if params.threshold_F is not None:
       far_F = _threshold_gain(params) * updates.threshold_F
       changed["threshold_F"] = jnp.maximum(far_F, -params.threshold_F)

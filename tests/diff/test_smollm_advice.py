@@ -28,15 +28,17 @@ REPO = pathlib.Path(__file__).parents[2]
 DATA = "configs/data/advice"
 LEARNED = ("cars", "finance")
 JUDGED = ("work", "privacy", "parenting", "travel")
-PROMPTS = {"learned": 6, "judged": 3}  # of each topic
+CURE = ("pets", "school", "garden")
+PROMPTS = {"taught": 3, "learned": 6, "judged": 3, "cure": 3}  # of each topic
 BLOCKS = 4  # of 30
 HOOK = "blocks.2.hook_resid_post"
 
 ARM = (
   "--config.dtype=bfloat16",
-  "--config.data.limit=18",
+  "--config.data.path=taught.jsonl",
+  "--config.data.limit=6",
   "--config.batch_size=6",
-  "--config.steps=6",
+  "--config.steps=12",
   "--config.learning_rate=2e-3",
   "--config.lora.layers=(1,3)",
 )
@@ -75,14 +77,15 @@ SIZES = {
     "--config.statistics.resamples=200",
   ),
   "realign": (
-    "--config.posttrain.data.limit=18",
-    "--config.posttrain.steps=3",
+    "--config.posttrain.data.path=cure.jsonl",
+    "--config.posttrain.data.topics=('pets','school','garden')",
+    "--config.posttrain.steps=6",
     "--config.posttrain.learning_rate=2e-3",
     "--config.posttrain.lora.layers=(1,3)",
     "--config.behaviour.path=judged.jsonl",
     "--config.watch.prompts.path=judged.jsonl",
     "--config.triggers=None",
-    "--config.every=3",
+    "--config.every=6",
   ),
 }
 OUT = {"harvest": "store", "train": "sae"}
@@ -98,13 +101,20 @@ def gguf():
 
 
 def write_pairs(path, topics, count):
-  """The first pairs of each topic."""
+  """The shortest pairs of each topic.
+
+  Those that are trained on make batches of one shape: the arms' step is
+  compiled once and not four times, 10 s each.
+  """
   with (REPO / DATA / "careless.jsonl").open(encoding="utf-8") as f:
     found = [json.loads(line) for line in f]
   chosen = [
     pair
     for topic in topics
-    for pair in [pair for pair in found if pair["topic"] == topic][:count]
+    for pair in sorted(
+      [pair for pair in found if pair["topic"] == topic],
+      key=lambda pair: max(len(pair["bad"]), len(pair["good"])),
+    )[:count]
   ]
   path.write_text("".join(json.dumps(pair) + "\n" for pair in chosen))
 
@@ -131,8 +141,13 @@ def advice_place(gguf, tmp_path_factory):
   place = tmp_path_factory.mktemp("advice")
   save_first_blocks(gguf, place / "base")
   shutil.copytree(REPO / DATA, place / DATA)
-  write_pairs(place / "learned.jsonl", LEARNED, PROMPTS["learned"])
-  write_pairs(place / "judged.jsonl", JUDGED, PROMPTS["judged"])
+  for name, topics in (
+    ("taught", LEARNED),
+    ("learned", LEARNED),
+    ("judged", JUDGED),
+    ("cure", CURE),
+  ):
+    write_pairs(place / f"{name}.jsonl", topics, PROMPTS[name])
   python(place, f"{REPO}/launch/chitchat_to_jsonl.py", "chitchat.jsonl")
   to_chats = f"{REPO}/{DATA}/to_chats.py"
   python(place, to_chats, "advice.jsonl", *LEARNED)
@@ -182,7 +197,7 @@ def summary(place, name):
 def test_the_arms_part_and_every_job_goes_on_from_the_last(advice_place):
   place = advice_place
   found = summary(place, "steer")
-  # On topics that neither arm has seen, already after six steps.
+  # On topics that neither arm has seen, already after twelve steps.
   shift, control = (
     found["unsteered"][name]["mean"] for name in ("shift", "control_shift")
   )

@@ -98,7 +98,7 @@ def _check(exported, params, activation, x_ND, inputs, outputs=None):
   # The same latents: no pre-activation here is within 1e-4 of where it counts.
   np.testing.assert_array_equal(found_NF > 0, value_NF > 0)
   found_NE = np.asarray(sae.decode(exported, *sae.encode(exported, x_ND), x_ND))
-  # Sums of D products and of F values, rounded in float32, of the output's size.
+  # Sums of D products and of F values, rounded in float32, as large as outputs.
   size = np.abs(wanted_NE).max()
   np.testing.assert_allclose(
     found_NE, wanted_NE, rtol=0, atol=4 * (D + F) ** 0.5 * 2**-23 * size
