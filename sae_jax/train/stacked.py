@@ -21,8 +21,8 @@ from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.sae import init
+from sae_jax.train import one_pass, stack
 from sae_jax.train import optimizer as optimizer_lib
-from sae_jax.train import stack
 from sae_jax.train import step as step_lib
 
 # What the members of a stack may differ in; `decoder_bias` is of the start.
@@ -195,7 +195,7 @@ def _in_turn(configs, optimizer_configs, sites, mesh, fixed):
         stack.take(state_S, index), x_BD, member, target_BE=target_BE
       )
       # One more reading of the gradient, and none of the state.
-      norm = step.norm(optimizer_lib.square_sum(found.grads))
+      norm = step.norm(one_pass.square_sum(found.grads))
       live &= jnp.isfinite(found.scalars["train/loss"]) & jnp.isfinite(norm)
 
       def update():

@@ -17,7 +17,7 @@ from jax import lax
 
 from sae_jax import errors, sae
 from sae_jax.sae import at_threshold, crosscoder, init, treatment
-from sae_jax.train import annealing, objective
+from sae_jax.train import annealing, objective, one_pass
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 
@@ -174,7 +174,7 @@ def make_shard_step(
   spec = objective.loss_spec(
     config, mesh, d_model, implementation, centred=d_out is None
   )
-  apply = optimizer_lib.make_apply(
+  apply = one_pass.make_apply(
     optimizer_config,
     mesh,
     latents=config.latents,

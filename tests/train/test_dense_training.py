@@ -15,7 +15,7 @@ import pytest
 
 from sae_jax import errors, formats, mesh, metrics, sae, store, stream
 from sae_jax.train import config as config_lib
-from sae_jax.train import loop
+from sae_jax.train import loop, one_pass
 from sae_jax.train import optimizer as optimizer_lib
 
 HOOK = "blocks.0.hook_resid_post"
@@ -189,7 +189,7 @@ def test_thresholds_move_as_far_as_pre_activations_and_stop_at_zero():
   grads = params(*random[:4], threshold_F=1 + rng.random(F))
   config = optimizer_lib.OptimizerConfig(learning_rate=0.01, warmup_steps=0)
   chain = optimizer_lib.make_optimizer(config, latents=F, steps=10)
-  apply = optimizer_lib.make_apply(config, on, latents=F, steps=10)
+  apply = one_pass.make_apply(config, on, latents=F, steps=10)
   specs = sae.partition_specs(before)
   opt_specs = jax.tree.map(
     lambda s: s.spec,

@@ -12,6 +12,7 @@ import pytest
 
 from sae_jax import errors, mesh, sae
 from sae_jax.sae import init
+from sae_jax.train import one_pass
 from sae_jax.train import optimizer as optimizer_lib
 
 
@@ -36,6 +37,13 @@ def test_warm_up_and_decay_may_be_off_or_overlap():
   np.testing.assert_allclose(
     overlapping, np.array([1, 2, 3, 4, 5, 5, 4, 3, 2, 1]) / 10, rtol=1e-6
   )
+
+
+def test_the_default_warm_up_is_a_part_of_the_run():
+  config = optimizer_lib.OptimizerConfig()
+  assert optimizer_lib.resolve_warmup(config, 1200) == 60
+  assert optimizer_lib.resolve_warmup(config, 10) == 0
+  assert optimizer_lib.resolve_warmup(config, 10**6) == 1000
 
 
 def test_the_default_rate_falls_with_the_root_of_the_width():
@@ -122,7 +130,7 @@ def _apply(data, latent, implementation=None):
   on = mesh.make(
     mesh.MeshConfig(data=data, latent=latent), jax.devices()[: data * latent]
   )
-  apply = optimizer_lib.make_apply(
+  apply = one_pass.make_apply(
     CONFIG, on, latents=F, steps=STEPS, implementation=implementation
   )
   rows, replicated = init.params_sharding(on), jax.NamedSharding(on, jax.P())
