@@ -23,6 +23,7 @@ SETTINGS = (
   "learning_rate",
   "aux_coefficient",
   "sparsity",
+  "target_l0",
   "k",
   "seed",
 )
@@ -193,6 +194,7 @@ def _settings(
     ),
     "aux_coefficient": config["sae"].get("aux_coefficient"),
     "sparsity": config["sae"].get("sparsity"),
+    "target_l0": config["sae"].get("target_l0"),
     "k": config["sae"]["k"] or None,  # 0 where sparsity decides
     "seed": config.get("seed", 0),
   }

@@ -14,6 +14,7 @@ NAMES = {
   "learning_rate": "learning rate",
   "aux_coefficient": "AuxK coefficient",
   "sparsity": "sparsity",
+  "target_l0": "target L0",
   "k": "k",
   "seed": "seed",
 }
@@ -26,7 +27,7 @@ def value(setting: str, found: Any) -> str:
     return say.MISSING
   if setting == "learning_rate":
     return say.rate(found)
-  if setting in ("aux_coefficient", "sparsity"):
+  if setting in ("aux_coefficient", "sparsity", "target_l0"):
     return f"{found:.4g}"
   return f"{found:,}" if setting == "k" else str(found)
 
