@@ -50,14 +50,20 @@ def load(path: str, cls: type[T], overrides: Sequence[str] = ()) -> T:
 
 
 def override(value: T, overrides: Sequence[str]) -> T:
-  """Applies `a.b=text` overrides in order, then checks every field's type."""
+  """Applies `a.b=text` overrides, then checks every field's type.
+
+  All at once: fields that only fit together can be changed together. Of a field
+  that is given twice the last one counts.
+  """
+  texts: dict[str, str] = {}
   for item in overrides:
     name, equals, text = item.partition("=")
     if not equals:
       raise errors.InputError(
         f"--config.{item}: write it as --config.{item}=VALUE"
       )
-    value = _replace(value, name.split("."), text, name)
+    texts[name] = text
+  value = _replace(value, {tuple(n.split(".")): t for n, t in texts.items()})
   check_types(value)
   return value
 
@@ -125,26 +131,33 @@ def _rebuilt(item: Any, hint: Any, where: str) -> Any:
   )
 
 
-def _replace(value: Any, path: Sequence[str], text: str, full: str) -> Any:
+def _replace(
+  value: Any, texts: dict[tuple[str, ...], str], above: tuple[str, ...] = ()
+) -> Any:
+  """`value` with the fields of `texts`, paths below it, replaced at once."""
+  hints = typing.get_type_hints(type(value))
   names = [field.name for field in dataclasses.fields(value)]
-  if path[0] not in names:
-    close = difflib.get_close_matches(path[0], names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"fields: {names}"
-    raise errors.InputError(
-      f"--config.{full}: {type(value).__name__} has no field {path[0]!r};"
-      f" {hint}"
-    )
-  item = getattr(value, path[0])
-  if len(path) > 1:
-    if not dataclasses.is_dataclass(item):
+  new: dict[str, Any] = {}
+  below: dict[str, dict[tuple[str, ...], str]] = {}
+  for (name, *rest), text in texts.items():
+    full = ".".join((*above, name, *rest))
+    if name not in names:
+      close = difflib.get_close_matches(name, names, n=1)
+      hint = f"did you mean {close[0]!r}?" if close else f"fields: {names}"
       raise errors.InputError(
-        f"--config.{full}: {path[0]!r} is {item!r} and has no fields"
+        f"--config.{full}: {type(value).__name__} has no field {name!r}; {hint}"
       )
-    new = _replace(item, path[1:], text, full)
-  else:
-    hint = typing.get_type_hints(type(value))[path[0]]
-    new = _parse(text, hint, full)
-  return dataclasses.replace(value, **{path[0]: new})
+    if not rest:
+      new[name] = _parse(text, hints[name], full)
+    elif dataclasses.is_dataclass(item := getattr(value, name)):
+      below.setdefault(name, {})[tuple(rest)] = text
+    else:
+      raise errors.InputError(
+        f"--config.{full}: {name!r} is {item!r} and has no fields"
+      )
+  for name, inner in below.items():
+    new[name] = _replace(getattr(value, name), inner, (*above, name))
+  return dataclasses.replace(value, **new)
 
 
 def _parse(text: str, hint: Any, full: str) -> Any:

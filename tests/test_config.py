@@ -30,6 +30,10 @@ class Outer:
   inner: Inner = dataclasses.field(default_factory=Inner)
   several: tuple[Inner, ...] = ()
 
+  def __post_init__(self):
+    if self.flag != (self.inner.kind == "b"):
+      raise errors.InputError("flag and kind b go together")
+
 
 def test_overrides_are_typed_by_their_field():
   value = config.override(
@@ -52,6 +56,19 @@ def test_overrides_are_typed_by_their_field():
   )
   assert isinstance(value.inner.rate, float)
   assert config.override(value, ["inner.aux=None"]).inner.aux is None
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_fields_that_only_fit_together_are_changed_together(first):
+  both = ["flag=true", "inner.kind=b"]
+  value = config.override(Outer(steps=1), both[first:] + both[:first])
+  assert value.flag and value.inner.kind == "b"
+  with pytest.raises(errors.InputError, match="go together"):
+    config.override(Outer(steps=1), both[:1])
+
+
+def test_of_a_field_given_twice_the_last_counts():
+  assert config.override(Outer(steps=1), ["steps=2", "steps=3"]).steps == 3
 
 
 @pytest.mark.parametrize(

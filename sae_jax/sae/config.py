@@ -204,10 +204,10 @@ def _check_annealing(config: SaeConfig) -> None:
 def _check_dense(config: SaeConfig) -> None:
   kind = config.activation
   if config.k or config.recall_target is not None:
-    name = "k" if config.k else "recall_target"
+    name, none = ("k", 0) if config.k else ("recall_target", None)
     raise errors.InputError(
       f"sae.{name}={getattr(config, name)}: {kind} dictionaries have no top-k;"
-      " leave it out, sae.sparsity decides how many latents are active"
+      f" set it to {none}, sae.sparsity decides how many latents are active"
     )
   if config.target_l0 is not None:
     if kind != "jumprelu":
