@@ -40,7 +40,7 @@ def layout(
   return {
     # Fixed: automatic margins redraw, and warn when they do so too often.
     "margin": {
-      "l": 60 if "title" in y else 48,
+      "l": 68 if "title" in y else 48,
       "r": 22,
       "t": 30 if legend else 10,
       "b": 42 if "title" in x else 28,
