@@ -155,6 +155,20 @@ class DiffConfig:
     """The arms that are compared: tuned and realigned ones."""
     return [arm for arm in self.arms if arm.role in _COMPARED]
 
+  def of_tuned(self, field: str) -> list[tuple[Arm, str]]:
+    """Every compared arm with its own run, of a field that lists runs.
+
+    Raises:
+      errors.InputError: there is not one run per compared arm.
+    """
+    tuned, runs = self.tuned(), getattr(self, field)
+    if len(runs) != len(tuned):
+      raise errors.InputError(
+        f"{field}={runs}: give one run per tuned arm, in the order of arms"
+        f" ({', '.join(arm.name for arm in tuned) or 'there is none'})"
+      )
+    return list(zip(tuned, runs, strict=True))
+
   def joined(self) -> list[Arm]:
     """The arms that are a sample of one kind of fine-tuning."""
     return [arm for arm in self.arms if arm.role == "tuned"]

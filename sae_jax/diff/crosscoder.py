@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sae_jax import errors, formats, sae, store
+from sae_jax import formats, sae, store
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import (
   crosscoder_origin,
@@ -48,7 +48,7 @@ def names(config: config_lib.DiffConfig) -> list[tuple[str, str]]:
   Raises:
     errors.InputError: there is not one crosscoder per tuned arm.
   """
-  return [(METHOD, arm.name) for arm, _ in _runs(config)]
+  return [(METHOD, arm.name) for arm, _ in config.of_tuned("crosscoder")]
 
 
 def run(
@@ -64,7 +64,7 @@ def run(
   Raises:
     errors.InputError: a dictionary that is no crosscoder of base and arm.
   """
-  for arm, path in _runs(problem.config):
+  for arm, path in problem.config.of_tuned("crosscoder"):
     if (METHOD, arm.name) not in skip:
       yield part(problem, arm, path)
 
@@ -279,16 +279,6 @@ def _joined(
 
 def _block(row_D: np.ndarray, model: int) -> np.ndarray:
   return np.split(row_D, 2)[model]
-
-
-def _runs(config: config_lib.DiffConfig) -> list[tuple[config_lib.Arm, str]]:
-  tuned = config.tuned()
-  if len(config.crosscoder) != len(tuned):
-    raise errors.InputError(
-      f"crosscoder={config.crosscoder}: give one run per tuned arm, in the"
-      f" order of arms ({', '.join(a.name for a in tuned) or 'there is none'})"
-    )
-  return list(zip(tuned, config.crosscoder, strict=True))
 
 
 def _quantiles(values_N: np.ndarray) -> dict[str, float]:

@@ -32,7 +32,7 @@ def names(config: config_lib.DiffConfig) -> list[tuple[str, str]]:
   Raises:
     errors.InputError: there is not one run per tuned arm.
   """
-  return [(METHOD, arm.name) for arm, _ in _runs(config)]
+  return [(METHOD, arm.name) for arm, _ in config.of_tuned("delta")]
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     errors.InputError: a dictionary of another width, of plain activations, or
       of another arm's differences.
   """
-  for arm, path in _runs(problem.config):
+  for arm, path in problem.config.of_tuned("delta"):
     if (METHOD, arm.name) not in skip:
       yield part(problem, arm, path)
 
@@ -199,16 +199,6 @@ def _differences(
     dictionary=dictionary,
     work=work,
   )
-
-
-def _runs(config: config_lib.DiffConfig) -> list[tuple[config_lib.Arm, str]]:
-  tuned = config.tuned()
-  if len(config.delta) != len(tuned):
-    raise errors.InputError(
-      f"delta={config.delta}: give one run per tuned arm, in the order of arms"
-      f" ({', '.join(arm.name for arm in tuned) or 'there is none'})"
-    )
-  return list(zip(tuned, config.delta, strict=True))
 
 
 def _check(

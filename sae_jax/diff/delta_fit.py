@@ -8,22 +8,18 @@ float32 on the devices, then in float64; an unfinished pass is kept in
 """
 
 import dataclasses
-import functools
-import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sae_jax import artifacts, ops, sae
+from sae_jax import ops, sae
 from sae_jax.diff import config as config_lib
+from sae_jax.diff import dictionary_pass, resampling, sums
 from sae_jax.diff import problem as problem_lib
-from sae_jax.diff import resampling, sums
 from sae_jax.interpret import on_mesh
 
 _FOLD = 32  # batches between two additions to the host's float64 sums
-_SECONDS = 60  # between two savings of an unfinished pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,33 +100,20 @@ def share(
 
 def fit(problem: problem_lib.Problem, name: str) -> Fit:
   """Reconstructs every row of a name of the evidence with the dictionary."""
-  path = problem.work / f"fit.{name}.npz"
-  evidence, mesh = problem.evidence, problem.mesh
-  dictionary = on_mesh.place(problem.dictionary, mesh)
-  start, found = _restore(path, evidence.groups, dictionary.latents)
-  add, zeros = _compiled(mesh, dictionary.latents)
-  unique_LF = zeros()
-  progress = problem.progress(evidence.num_batches, f"batches of {name}")
-  saved = time.monotonic()
-  waiting = []  # read one batch late, so that the devices are not waited for
-  for batch in evidence.batches(name, start):
-    unique_LF, by_row_2B = add(unique_LF, dictionary, batch.x_BD, batch.group_B)
-    waiting.append((by_row_2B, batch.group_B))
-    done = batch.index + 1
-    # At fixed batches, so that a resumed pass ends with the same bits.
-    fold = not done % _FOLD or done == evidence.num_batches
-    while len(waiting) > (0 if fold else 1):
-      _add_rows(found, *waiting.pop(0))
-    progress.update(done)
-    if fold:
-      found.unique_F[:] += np.asarray(unique_LF, np.float64).sum(0)
-      unique_LF = zeros()
-    late = time.monotonic() - saved > _SECONDS
-    if fold and (late or done == evidence.num_batches):
-      _save(path, done, found)
-      saved = time.monotonic()
-  progress.close()
-  return found
+  groups = problem.evidence.groups
+  return dictionary_pass.run(
+    problem,
+    name,
+    problem.work / f"fit.{name}.npz",
+    Fit(
+      np.zeros(groups), np.zeros(groups), np.zeros(problem.dictionary.latents)
+    ),
+    local=_local,
+    per_latent=(),
+    fold=_FOLD,
+    add_rows=_add_rows,
+    add_latents=_add_latents,
+  )
 
 
 def _add_rows(found: Fit, by_row_2B: jax.Array, groups: jax.Array) -> None:
@@ -144,35 +127,8 @@ def _add_rows(found: Fit, by_row_2B: jax.Array, groups: jax.Array) -> None:
     np.add.at(total_G, group_B[inside_B], value_B[inside_B])
 
 
-@functools.cache
-def _compiled(mesh: jax.sharding.Mesh, latents: int):
-  """The step, batch -> totals per latent and squares per row; zero totals."""
-  by_latent = jax.P(on_mesh.ROWS, "latent")
-  place = functools.partial(jax.NamedSharding, mesh)
-
-  def step(unique_LF, dictionary, x_BD, group_B):
-    return jax.shard_map(
-      _local,
-      mesh=mesh,
-      in_specs=(
-        by_latent,
-        on_mesh.specs(dictionary),
-        jax.P(on_mesh.ROWS, None),
-        jax.P(on_mesh.ROWS),
-      ),
-      out_specs=(by_latent, jax.P(None, on_mesh.ROWS)),
-      check_vma=False,
-    )(unique_LF, dictionary, x_BD, group_B)
-
-  add = jax.jit(
-    step, donate_argnums=0, out_shardings=(place(by_latent), place(jax.P()))
-  )
-
-  @functools.partial(jax.jit, out_shardings=place(by_latent))
-  def zeros():
-    return jnp.zeros((on_mesh.lanes(mesh), latents), jnp.float32)
-
-  return add, zeros
+def _add_latents(found: Fit, unique_F: np.ndarray) -> None:
+  found.unique_F[:] += unique_F
 
 
 def _local(unique_LF, shard: sae.Sae, x_BD, group_B):
@@ -194,18 +150,3 @@ def _local(unique_LF, shard: sae.Sae, x_BD, group_B):
     [jnp.sum(jnp.square(rest_BD), axis=1), jnp.sum(jnp.square(x_BD), axis=1)]
   )
   return unique_LF.at[0, indices_BK].add(unique_BK), by_row_2B
-
-
-def _restore(path: pathlib.Path, groups: int, latents: int) -> tuple[int, Fit]:
-  """The next batch and the sums before it."""
-  if not path.exists():
-    return 0, Fit(np.zeros(groups), np.zeros(groups), np.zeros(latents))
-  with np.load(path, allow_pickle=False) as file:
-    arrays = [file[field.name] for field in dataclasses.fields(Fit)]
-    return int(file["next"]), Fit(*arrays)
-
-
-def _save(path: pathlib.Path, following: int, found: Fit) -> None:
-  artifacts.write_npz_atomic(
-    path, {"next": following, **dataclasses.asdict(found)}
-  )

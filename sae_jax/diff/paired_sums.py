@@ -9,20 +9,18 @@ devices for a few batches, then float64; an unfinished pass is kept in
 
 import dataclasses
 import functools
-import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sae_jax import artifacts, errors, ops, sae
+from sae_jax import errors, ops, sae
+from sae_jax.diff import dictionary_pass
 from sae_jax.diff import problem as problem_lib
 from sae_jax.interpret import on_mesh
 
 _FOLD = 8  # batches between two additions to the host's float64 sums
-_SECONDS = 60  # between two savings of an unfinished pass
 _SUMS = 3 + 2 * 2 * 2  # per latent: of f; by target, block and model
 
 
@@ -59,33 +57,29 @@ def measure(problem: problem_lib.Problem, name: str) -> Sums:
   Raises:
     errors.InputError: a row or an activation is not finite.
   """
-  path = problem.work / f"scaling.{name}.npz"
-  evidence, mesh = problem.evidence, problem.mesh
-  dictionary = on_mesh.place(problem.dictionary, mesh)
-  start, found = _restore(path, evidence.groups, dictionary.latents)
-  add, zeros = _compiled(mesh, dictionary.latents)
-  sums_LNF = zeros()
-  progress = problem.progress(evidence.num_batches, f"batches of {name}")
-  saved = time.monotonic()
-  waiting = []  # read one batch late, so that the devices are not waited for
-  for batch in evidence.batches(name, start):
-    sums_LNF, by_row_4B = add(sums_LNF, dictionary, batch.x_BD, batch.group_B)
-    waiting.append((by_row_4B, batch.group_B))
-    done = batch.index + 1
-    # At fixed batches, so that a resumed pass ends with the same bits.
-    fold = not done % _FOLD or done == evidence.num_batches
-    while len(waiting) > (0 if fold else 1):
-      _add_rows(found, *waiting.pop(0), source=evidence.store(name).path)
-    progress.update(done)
-    if fold:
-      _add_latents(found, np.asarray(sums_LNF, np.float64).sum(0))
-      sums_LNF = zeros()
-    late = time.monotonic() - saved > _SECONDS
-    if fold and (late or done == evidence.num_batches):
-      _save(path, done, found)
-      saved = time.monotonic()
-  progress.close()
-  return found
+  return dictionary_pass.run(
+    problem,
+    name,
+    problem.work / f"scaling.{name}.npz",
+    _nothing(problem.evidence.groups, problem.dictionary.latents),
+    local=_local,
+    per_latent=(_SUMS,),
+    fold=_FOLD,
+    add_rows=functools.partial(
+      _add_rows, source=problem.evidence.store(name).path
+    ),
+    add_latents=_add_latents,
+  )
+
+
+def _nothing(groups: int, latents: int) -> Sums:
+  sizes = {"F": (latents,), "SMF": (2, 2, latents), "MG": (2, groups)}
+  return Sums(
+    **{
+      f.name: np.zeros(sizes[f.name.rpartition("_")[2]])
+      for f in dataclasses.fields(Sums)
+    }
+  )
 
 
 def _add_rows(
@@ -112,37 +106,6 @@ def _add_latents(found: Sums, sums_NF: np.ndarray) -> None:
   found.square_F[:] += square_F
   found.along_x_SMF[:] += np.reshape(along[:4], (2, 2, -1))
   found.along_r_SMF[:] += np.reshape(along[4:], (2, 2, -1))
-
-
-@functools.cache
-def _compiled(mesh: jax.sharding.Mesh, latents: int):
-  """The step, batch -> sums per latent and squares per row; zeros."""
-  by_latent = jax.P(on_mesh.ROWS, None, "latent")
-  place = functools.partial(jax.NamedSharding, mesh)
-
-  def step(sums_LNF, dictionary, x_BD, group_B):
-    return jax.shard_map(
-      _local,
-      mesh=mesh,
-      in_specs=(
-        by_latent,
-        on_mesh.specs(dictionary),
-        jax.P(on_mesh.ROWS, None),
-        jax.P(on_mesh.ROWS),
-      ),
-      out_specs=(by_latent, jax.P(None, on_mesh.ROWS)),
-      check_vma=False,
-    )(sums_LNF, dictionary, x_BD, group_B)
-
-  add = jax.jit(
-    step, donate_argnums=0, out_shardings=(place(by_latent), place(jax.P()))
-  )
-
-  @functools.partial(jax.jit, out_shardings=place(by_latent))
-  def zeros():
-    return jnp.zeros((on_mesh.lanes(mesh), _SUMS, latents), jnp.float32)
-
-  return add, zeros
 
 
 def _local(sums_LNF, shard: sae.Sae, x_BD, group_B):
@@ -178,24 +141,3 @@ def _local(sums_LNF, shard: sae.Sae, x_BD, group_B):
 
 def _halves(x_ND):
   return jnp.split(x_ND, 2, axis=1)
-
-
-def _restore(path: pathlib.Path, groups: int, latents: int) -> tuple[int, Sums]:
-  """The next batch and the sums before it."""
-  if path.exists():
-    with np.load(path, allow_pickle=False) as file:
-      arrays = {f.name: file[f.name] for f in dataclasses.fields(Sums)}
-      return int(file["next"]), Sums(**arrays)
-  sizes = {"F": (latents,), "SMF": (2, 2, latents), "MG": (2, groups)}
-  return 0, Sums(
-    **{
-      f.name: np.zeros(sizes[f.name.rpartition("_")[2]])
-      for f in dataclasses.fields(Sums)
-    }
-  )
-
-
-def _save(path: pathlib.Path, following: int, found: Sums) -> None:
-  artifacts.write_npz_atomic(
-    path, {"next": following, **dataclasses.asdict(found)}
-  )

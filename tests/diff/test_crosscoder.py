@@ -17,6 +17,7 @@ from sae_jax import errors, formats, mesh, sae, store, stream
 from sae_jax.diff import config as config_lib
 from sae_jax.diff import (
   crosscoder,
+  dictionary_pass,
   latent_scaling,
   paired_sums,
   problem,
@@ -298,7 +299,7 @@ def test_a_pass_that_was_killed_ends_with_the_same_bits(
 ):
   place, _ = stores
   monkeypatch.setattr(paired_sums, "_FOLD", 2)
-  monkeypatch.setattr(paired_sums, "_SECONDS", -1)
+  monkeypatch.setattr(dictionary_pass, "_SECONDS", -1)
 
   def given(name):
     whole = make_problem(place, tmp_path / name, [make_crosscoder()], "bad")

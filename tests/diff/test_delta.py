@@ -11,7 +11,7 @@ import pytest
 
 from sae_jax import errors, formats, mesh, sae, store, stream
 from sae_jax.diff import config as config_lib
-from sae_jax.diff import delta, delta_fit, problem
+from sae_jax.diff import delta, delta_fit, dictionary_pass, problem
 from sae_jax.diff import evidence as evidence_lib
 from sae_jax.jobs import train as train_job
 from sae_jax.train import config as train_config
@@ -251,7 +251,7 @@ def test_a_fit_that_was_killed_ends_with_the_same_bits(
 ):
   directory, _, _ = stores
   monkeypatch.setattr(delta_fit, "_FOLD", 2)
-  monkeypatch.setattr(delta_fit, "_SECONDS", -1)
+  monkeypatch.setattr(dictionary_pass, "_SECONDS", -1)
   dictionary = fake_evidence.make_dictionary(LATENTS, WIDTH, k=4, seed=3)
 
   def given(name):
