@@ -16,6 +16,7 @@ SPARSE = ("topk", "batch_topk")
 MULTI_TOPK = 4  # `multi_topk`'s reconstruction has so many times k
 # Saturating int32 counters must be able to reach the threshold.
 _MAX_DEAD_AFTER = 2**31 - 2
+_DEAD_AFTER = 10_000_000  # Gao et al. 2024, App. A.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,15 @@ class SaeConfig:
   # k falls linearly from here to `k` within the first `k_steps` steps.
   k_start: int | None = None
   k_steps: int = 0
+  # The logarithm of the loss is made small: its gradient is divided by the
+  # loss, and does not fade as that falls, which Adam's second moments would
+  # remember as larger than it is. None: of `SPARSE` (FVU 0.134 where the loss
+  # itself left 0.148, benchmarks/quality.md).
+  log_loss: bool | None = None
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
-  dead_after_tokens: int = 10_000_000  # tokens without firing
+  # Tokens without firing; None: 10 million, at most a twentieth of the run's.
+  dead_after_tokens: int | None = None
   decoder_bias: str = "geometric_median"  # initial b_dec; or "mean"
   # How the dense products are multiplied; sums are float32 either way. bfloat16
   # nearly halves the encoder's time on CPUs too, and changes 0.4 % of the
@@ -104,10 +111,11 @@ class SaeConfig:
       raise errors.InputError(
         f"sae.aux_coefficient={self.aux_coefficient}: need a number >= 0"
       )
-    if not 1 <= self.dead_after_tokens <= _MAX_DEAD_AFTER:
+    dead_after = self.dead_after_tokens
+    if dead_after is not None and not 1 <= dead_after <= _MAX_DEAD_AFTER:
       raise errors.InputError(
-        f"sae.dead_after_tokens={self.dead_after_tokens}: need 1 to"
-        f" {_MAX_DEAD_AFTER}"
+        f"sae.dead_after_tokens={dead_after}: need 1 to {_MAX_DEAD_AFTER}, or"
+        " None for a part of the run"
       )
     if self.decoder_bias not in ("geometric_median", "mean"):
       raise errors.InputError(
@@ -137,6 +145,20 @@ class SaeConfig:
     if self.sparsity is not None:
       return self.sparsity
     return 0.0 if self.target_l0 is None else 1.0
+
+  def resolve_log_loss(self) -> bool:
+    """As given, or what suits the kind."""
+    return self.activation in SPARSE if self.log_loss is None else self.log_loss
+
+  def resolve_dead_after(self, tokens: int) -> int:
+    """Tokens without firing after which a latent is dead, in a run of `tokens`.
+
+    As given, or 10 million, at most a twentieth of the run: AuxK would never
+    help a run that is shorter than what it waits for.
+    """
+    if self.dead_after_tokens is not None:
+      return self.dead_after_tokens
+    return min(_DEAD_AFTER, max(1, tokens // 20))
 
   def resolve_aux_k(self, d_model: int) -> int:
     """AuxK's latents per row: half the model's width by default (App. A.2)."""

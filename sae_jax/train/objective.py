@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sae_jax import sae
 from sae_jax.ops import dispatch
 from sae_jax.sae import dense_losses, losses
+
+_LEAST = 1e-6
 
 
 def loss_and_grads(config: sae.SaeConfig) -> Callable[..., Any]:
@@ -29,6 +32,16 @@ def at_step(
     peak = config.resolve_sparsity()
   sparsity = dense_losses.sparsity_at(config, step, peak=peak, steps=steps)
   return {"sparsity": sparsity, "target_l0": member.target_l0}, sparsity
+
+
+def grad_scale(config: sae.SaeConfig, loss: jax.Array) -> jax.Array | float:
+  """What the loss's gradient is multiplied by: ∇ log L = ∇ L / L.
+
+  A loss below 1e-6 counts as that: nothing is left to explain.
+  """
+  if not config.resolve_log_loss():
+    return 1.0
+  return 1 / jnp.where(loss > _LEAST, loss, _LEAST)
 
 
 def loss_spec(

@@ -31,13 +31,13 @@ def make_apply(
   steps: int,
   implementation: str | None = None,
 ) -> Apply:
-  """`apply(grads, opt_state, params, peak)`: new params, new state, Σ g².
+  """`apply(grads, opt_state, params, peak, scale)`: new params, state, Σ g².
 
   What `optimizer.make_optimizer(...).update` and `optax.apply_updates` do
-  together, up to rounding, on a state of the same structure. Σ g² is of the
-  shard's part of the gradient as it came; it adds up over `latent`. `peak`:
-  another peak than the config's, or None. To be called inside a `shard_map`
-  over the mesh, with a shard's part of everything.
+  together with `scale * grads`, up to rounding, on a state of the same
+  structure. Σ g² is of the shard's part of the gradient as it came; it adds up
+  over `latent`. `peak`: another peak than the config's, or None. To be called
+  inside a `shard_map` over the mesh, with a shard's part of everything.
 
   Args:
     config: the optimizer.
@@ -50,22 +50,24 @@ def make_apply(
   platform = mesh.devices.flat[0].platform
   move = _make_move(config, implementation or dispatch.for_platform(platform))
 
-  def apply(grads, opt_state, params, peak=None):
-    radial, adam, scale, unit, *mean = opt_state
+  def apply(grads, opt_state, params, peak=None, scale=1.0):
+    radial, adam, by_rate, unit, *mean = opt_state
     count = optax.safe_increment(adam.count)
     peak = own_peak if peak is None else peak
-    rate = optimizer_lib.rate_at(config, scale.count, peak=peak, steps=steps)
-    params, mu, nu, square = move(params, grads, adam.mu, adam.nu, rate, count)
+    rate = optimizer_lib.rate_at(config, by_rate.count, peak=peak, steps=steps)
+    params, mu, nu, square = move(
+      params, grads, adam.mu, adam.nu, rate, count, scale
+    )
     adam = adam._replace(count=count, mu=mu, nu=nu)
-    scale = scale._replace(count=optax.safe_increment(scale.count))
+    by_rate = by_rate._replace(count=optax.safe_increment(by_rate.count))
     mean = [averaging.follow(m, params, config.ema_decay) for m in mean]
-    return params, (radial, adam, scale, unit, *mean), square
+    return params, (radial, adam, by_rate, unit, *mean), square
 
   return apply
 
 
 def _make_move(config, implementation):
-  """`(params, grads, mu, nu, rate, count) -> (params, mu, nu, Σ g²)`."""
+  """`(params, grads, mu, nu, rate, count, scale) -> (params, mu, nu, Σ g²)`."""
   adam = functools.partial(
     ops.sphere_adam, b1=config.b1, b2=config.b2, eps=config.eps
   )

@@ -51,9 +51,10 @@ _AS_CONFIGURED = Member()
 class Found:
   """What a batch says about a state."""
 
-  grads: sae.Params  # this shard's
+  grads: sae.Params  # this shard's, of the loss
   tokens_since_fired_F: jax.Array  # int32, with this batch
   peak_rate: jax.Array | float
+  grad_scale: jax.Array | float  # of what is minimised, beside the loss's
   scalars: dict[str, jax.Array]  # all but the gradient's norm
   threshold: jax.Array | None = None  # BatchTopK's, with this batch
 
@@ -191,7 +192,10 @@ def make_shard_step(
     if target_BE is not None:
       target_BE = treatment.apply(state.outputs, target_BE)
       target_BE = lax.optimization_barrier(target_BE)
-    dead_F = state.tokens_since_fired_F >= config.dead_after_tokens
+    batch = x_BD.shape[0] * mesh.shape["data"]
+    dead_F = state.tokens_since_fired_F >= config.resolve_dead_after(
+      steps * batch
+    )
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:
       dead = lax.psum(dead, "latent")
@@ -240,20 +244,24 @@ def make_shard_step(
       scalars["train/threshold"] = threshold
     for source in range(config.sources if config.sources > 1 else 0):
       scalars[f"train/fvu_{source}"] = report.fvu_M[source]
-    batch = x_BD.shape[0] * mesh.shape["data"]
     return Found(
       grads=grads,
       tokens_since_fired_F=_count(
         state.tokens_since_fired_F, report.fired_F, batch
       ),
       peak_rate=peak,
+      grad_scale=objective.grad_scale(config, loss),
       scalars=scalars,
       threshold=threshold,
     )
 
   def update(state, found):
     params, opt_state, square = apply(
-      found.grads, state.opt_state, state.params, found.peak_rate
+      found.grads,
+      state.opt_state,
+      state.params,
+      found.peak_rate,
+      found.grad_scale,
     )
     state = dataclasses.replace(
       state,

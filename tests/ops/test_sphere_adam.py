@@ -85,10 +85,10 @@ def _expected(row, grad, mu, nu, count, unit_rows):
 
 
 @functools.partial(jax.jit, static_argnames=("unit_rows", "implementation"))
-def _run(row, grad, mu, nu, rate, count, square=0.0, **how):
+def _run(row, grad, mu, nu, rate, count, scale=1.0, square=0.0, **how):
   constants = {"b1": B1, "b2": B2, "eps": ADAM_EPS}
   return ops.sphere_adam(
-    row, grad, mu, nu, rate, count, square, **constants, **how
+    row, grad, mu, nu, rate, count, scale, square, **constants, **how
   )
 
 
@@ -98,15 +98,18 @@ def test_a_step_is_right(implementation, shape, unit_rows):
   for count in (1, 9):
     old = _arrays(*shape, first=count == 1, unit_rows=unit_rows)
     square = (old[1].astype(np.float64) ** 2).sum()
+    scale = 8.0 if count == 9 else 1.0  # a power of two rounds nothing
     moved = _run(
       *old,
       RATE,
       count,
+      scale,
       square,
       unit_rows=unit_rows,
       implementation=implementation,
     )
-    expected, bounds = _expected(*old, count, unit_rows)
+    row, grad, *moments = old
+    expected, bounds = _expected(row, scale * grad, *moments, count, unit_rows)
     found = (moved.row_FD, moved.mu_FD, moved.nu_FD)
     for name, f, e, bound in zip(
       ("row", "mu", "nu"), found, expected, bounds, strict=True
@@ -188,7 +191,7 @@ def test_the_cpu_works_in_place(optimised, unit_rows, rows):
     # As in a training step, something else reads the rows.
     square = jnp.sum((x_F @ row_FD) ** 2)
     return ops.sphere_adam(
-      *(row_FD, grad_FD, mu_FD, nu_FD, rate, count, square),
+      *(row_FD, grad_FD, mu_FD, nu_FD, rate, count, 1.0, square),
       unit_rows=unit_rows,
       implementation="cpu",
     )

@@ -84,6 +84,7 @@ def test_one_update_is_adam_on_the_tangent_then_the_sphere():
 
 
 F, D, STEPS = 64, 16, 6
+SCALE = 8.0  # of the gradient; a power of two rounds nothing
 CONFIG = optimizer_lib.OptimizerConfig(
   learning_rate=1e-2, warmup_steps=2, decay_fraction=0.5
 )
@@ -139,7 +140,7 @@ def _apply(data, latent, implementation=None):
   by_rows, by_state = jax.tree.map(lambda s: s.spec, (rows, state))
 
   def whole(*arrays):
-    params, state, square = apply(*arrays)
+    params, state, square = apply(*arrays, scale=SCALE)
     return params, state, jnp.sqrt(jax.lax.psum(square, "latent"))
 
   return jax.jit(
@@ -165,7 +166,8 @@ def test_one_pass_is_the_chain(data, latent, implementation):
     grads = _tree(i + 1)
     if i == 3:  # a latent that did not fire
       grads.w_enc_FD[5], grads.w_dec_FD[5], grads.b_enc_F[5] = 0, 0, 0
-    expected = _chain()(params, state, grads)
+    scaled = jax.tree.map(lambda g: SCALE * g, grads)
+    expected = _chain()(params, state, scaled)
     *found, norm = apply(grads, state, params)
 
     assert jax.tree.structure(found) == jax.tree.structure(list(expected))

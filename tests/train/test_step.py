@@ -12,6 +12,8 @@ import optax
 import pytest
 
 from sae_jax import errors, mesh, sae
+from sae_jax.sae import losses, treatment
+from sae_jax.train import objective
 from sae_jax.train import optimizer as optimizer_lib
 from sae_jax.train import state as state_lib
 from sae_jax.train import step as step_lib
@@ -176,6 +178,53 @@ def test_decoder_rows_stay_on_the_sphere():
   np.testing.assert_allclose(
     np.linalg.norm(moved_FD, axis=1), 1, rtol=0, atol=4 * 2**-23
   )
+
+
+@pytest.mark.parametrize("kind", ["topk", "batch_topk"])
+def test_the_logarithm_of_the_loss_is_made_small(kind):
+  config = dataclasses.replace(CONFIG, activation=kind)
+  on = _mesh(1, 1)
+  before, x_BD = _with_dead(_init(on, config)), _batch(on)
+  params = jax.tree.map(jnp.copy, before.params)
+  dead_F = before.tokens_since_fired_F >= DEAD_AFTER
+  scaled_BD = treatment.apply(before.inputs, x_BD)
+  fixed = (dead_F, before.total_variance, objective.loss_spec(config, on, D))
+
+  def log_loss(params):
+    return jnp.log(losses.sae_loss(params, scaled_BD, *fixed)[0])
+
+  expected = jax.grad(log_loss)(params)
+  after, scalars = _step(1, 1, config)(before, x_BD)
+  assert scalars["train/auxk"] > 0
+  for name in ("w_enc_FD", "b_enc_F", "b_dec_D"):
+    wanted = (1 - OPTIMIZER.b1) * np.asarray(getattr(expected, name))
+    # Programs that are compiled apart round sums of up to B D terms apart.
+    np.testing.assert_allclose(
+      getattr(_moments(after).mu, name),
+      wanted,
+      rtol=0,
+      atol=np.sqrt(B * D) * 2**-23 * np.abs(wanted).max(),
+      err_msg=name,
+    )
+
+
+def test_a_loss_that_is_nothing_or_not_finite_makes_no_scale_infinite():
+  for loss in (0.0, np.nan, np.inf):
+    assert np.isfinite(objective.grad_scale(CONFIG, jnp.float32(loss)))
+  linear = dataclasses.replace(CONFIG, log_loss=False)
+  assert objective.grad_scale(linear, jnp.float32(0.25)) == 1
+
+
+def test_latents_are_dead_after_a_twentieth_of_a_short_run():
+  config = dataclasses.replace(CONFIG, dead_after_tokens=None)
+  on = _mesh(1, 1)
+  state = dataclasses.replace(
+    _init(on, config), tokens_since_fired_F=jnp.arange(F, dtype=jnp.int32)
+  )
+  _, scalars = _step(1, 1, config)(state, _batch(on))
+  assert scalars["train/dead_frac"] == 1 - STEPS * B // 20 / F
+  assert config.resolve_dead_after(10**9) == 10_000_000
+  assert CONFIG.resolve_dead_after(10**9) == DEAD_AFTER
 
 
 def test_counters_count_tokens():

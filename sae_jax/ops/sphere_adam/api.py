@@ -11,8 +11,8 @@ from sae_jax import errors
 from sae_jax.ops import dispatch
 from sae_jax.ops.sphere_adam import cpu, formula, reference, xla
 
-# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count, grad_square, rule) ->
-# Moved`.
+# `(row_FD, grad_FD, mu_FD, nu_FD, learning_rate, count, grad_scale,
+# grad_square, rule) -> Moved`.
 IMPLEMENTATIONS = {
   "reference": reference.sphere_adam,
   "cpu": cpu.sphere_adam,
@@ -34,6 +34,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_scale: jax.Array | float = 1.0,
   grad_square: jax.Array | float = 0.0,
   *,
   b1: float = 0.9,
@@ -57,6 +58,7 @@ def sphere_adam(
     nu_FD: second moments, zero at first.
     learning_rate: of this step.
     count: the number of this step, from 1.
+    grad_scale: what the gradient, as Adam takes it, is multiplied by.
     grad_square: what the sum of squares starts with. No row is written before
       it is known: XLA needs no copy of rows whose other readers end in it.
     b1: decay of the first moments.
@@ -87,6 +89,7 @@ def sphere_adam(
     *arrays,
     jnp.asarray(learning_rate, row_FD.dtype),
     jnp.asarray(count, jnp.int32),
+    jnp.asarray(grad_scale, row_FD.dtype),
     jnp.asarray(grad_square, row_FD.dtype),
     rule,
   )

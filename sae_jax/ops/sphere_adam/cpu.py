@@ -31,6 +31,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_scale: jax.Array,
   grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
@@ -61,6 +62,7 @@ def sphere_adam(
       grad_square += jnp.sum(grad_RD * grad_RD)
     if rule.unit_rows:
       grad_RD = formula.tangent(at(row_FD), grad_RD)
+    grad_RD = grad_scale * grad_RD
     mu_FD = put(mu_FD, formula.mean(grad_RD, at(mu_FD), rule))
     nu_FD = put(nu_FD, formula.square(grad_RD, at(nu_FD), rule))
     moved_RD = formula.step(at(row_FD), at(mu_FD), at(nu_FD), *factors, rule)

@@ -88,11 +88,13 @@ def move(
   nu_FD: jax.Array,
   rate: jax.Array,
   nu_scale: jax.Array,
+  grad_scale: jax.Array,
   rule: Rule,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """All of it: new rows, mu and nu."""
   if rule.unit_rows:
     grad_FD = tangent(row_FD, grad_FD)
+  grad_FD = grad_scale * grad_FD
   mu_FD = mean(grad_FD, mu_FD, rule)
   nu_FD = square(grad_FD, nu_FD, rule)
   row_FD = step(row_FD, mu_FD, nu_FD, rate, nu_scale, rule)

@@ -69,6 +69,7 @@ def _kernel(
       nu_ref[at, :],
       rate,
       nu_scale,
+      factors_ref[2],
       rule,
     )
     new_G1 = jnp.sum(grad_GD * grad_GD, axis=1, keepdims=True)
@@ -80,7 +81,7 @@ def _kernel(
 
   zero_G1 = jnp.zeros((group, 1), jnp.float32)
   square_G1 = jax.lax.fori_loop(0, size // group, step, zero_G1)
-  square = jnp.sum(square_G1) + jnp.where(block == 0, factors_ref[2], 0.0)
+  square = jnp.sum(square_G1) + jnp.where(block == 0, factors_ref[3], 0.0)
   square_ref[...] = jnp.full(square_ref.shape, square)
 
 
@@ -91,6 +92,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_scale: jax.Array,
   grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
@@ -104,7 +106,9 @@ def sphere_adam(
     or row_FD.shape[1] % _LANES
     or row_FD.dtype != jnp.float32
   ):
-    return xla.sphere_adam(*arrays, learning_rate, count, grad_square, rule)
+    return xla.sphere_adam(
+      *arrays, learning_rate, count, grad_scale, grad_square, rule
+    )
   rows, d_model = row_FD.shape
   chip = tpu_chips.target()
   size, group = block_rows(chip, rows, d_model)
@@ -132,7 +136,7 @@ def sphere_adam(
     ),
     interpret=dispatch.interpret(),
     name="sphere_adam",
-  )(jnp.stack([*factors, grad_square]), *arrays)
+  )(jnp.stack([*factors, grad_scale, grad_square]), *arrays)
   return formula.Moved(
     new_row_FD, new_mu_FD, new_nu_FD, jnp.sum(squares_N1L[:, 0, 0])
   )

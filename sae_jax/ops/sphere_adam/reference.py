@@ -15,6 +15,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_scale: jax.Array,
   grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
@@ -24,6 +25,7 @@ def sphere_adam(
     along_F1 = jnp.sum(grad_FD * row_FD, axis=1, keepdims=True)
     square_F1 = jnp.sum(row_FD * row_FD, axis=1, keepdims=True)
     grad_FD = grad_FD - along_F1 / square_F1 * row_FD
+  grad_FD = grad_scale * grad_FD
   mu_FD = (1 - rule.b1) * grad_FD + rule.b1 * mu_FD
   nu_FD = (1 - rule.b2) * grad_FD**2 + rule.b2 * nu_FD
   mean_FD = mu_FD / (1 - rule.b1**count)

@@ -20,6 +20,7 @@ def sphere_adam(
   nu_FD: jax.Array,
   learning_rate: jax.Array,
   count: jax.Array,
+  grad_scale: jax.Array,
   grad_square: jax.Array,
   rule: formula.Rule,
 ) -> formula.Moved:
@@ -28,5 +29,8 @@ def sphere_adam(
   # written before it is there.
   learning_rate = jnp.where(grad_square < 0, jnp.nan, learning_rate)
   factors = formula.factors(learning_rate, count, rule)
-  moved = formula.move(row_FD, grad_FD, mu_FD, nu_FD, *factors, rule)
-  return formula.Moved(*moved, grad_square + jnp.sum(grad_FD * grad_FD))
+  square = grad_square + jnp.sum(grad_FD * grad_FD)
+  moved = formula.move(
+    row_FD, grad_FD, mu_FD, nu_FD, *factors, grad_scale, rule
+  )
+  return formula.Moved(*moved, square)
