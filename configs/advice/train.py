@@ -18,7 +18,10 @@ def get_config():
   return config.TrainConfig(
     store=f"{place}/store",
     hook="blocks.21.hook_resid_post",
-    sae=sae.SaeConfig(latents=4608, k=64, dead_after_tokens=200_000),
+    # The recipe that README's figures of the advice were found with.
+    sae=sae.SaeConfig(
+      latents=4608, k=64, dead_after_tokens=200_000, log_loss=False
+    ),
     optimizer=optimizer.OptimizerConfig(
       learning_rate=1e-3, warmup_steps=50, decay_fraction=0.3
     ),

@@ -34,6 +34,7 @@ def get_config():
       k_start=80,
       k_steps=200,
       dead_after_tokens=50_000,
+      log_loss=False,  # as the organism's own dictionary
       matmul_dtype="float32",
     ),
     optimizer=optimizer.OptimizerConfig(

@@ -16,8 +16,13 @@ def get_config():
   return config.TrainConfig(
     store=f"{place}/store",
     hook="blocks.1.hook_resid_post",
+    # The recipe that README's figures of the organism were found with.
     sae=sae.SaeConfig(
-      latents=256, k=8, dead_after_tokens=50_000, matmul_dtype="float32"
+      latents=256,
+      k=8,
+      dead_after_tokens=50_000,
+      log_loss=False,
+      matmul_dtype="float32",
     ),
     optimizer=optimizer.OptimizerConfig(
       learning_rate=2e-3, warmup_steps=20, decay_fraction=0.3

@@ -42,8 +42,8 @@ class SaeConfig:
   k_steps: int = 0
   # The logarithm of the loss is made small: its gradient is divided by the
   # loss, and does not fade as that falls, which Adam's second moments would
-  # remember as larger than it is. None: of `SPARSE` (FVU 0.134 where the loss
-  # itself left 0.148, benchmarks/quality.md).
+  # remember as larger than it is. None: of `SPARSE` (FVU 0.138 where the loss
+  # itself left 0.153, benchmarks/quality.md).
   log_loss: bool | None = None
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
