@@ -78,9 +78,8 @@ def _again(problem, config, train_step, state, on) -> Callable[[], None]:
     jax.NamedSharding(on, jax.P("data", None)),
   )
   tokens = state.tokens_since_fired_F  # [F], or [S, F] of a stack
-  counters = np.where(
-    problem.dead_latents(), config.dead_after_tokens, 0
-  ).astype(np.int32)
+  dead_after = config.resolve_dead_after(_STEPS * problem.batch)
+  counters = np.where(problem.dead_latents(), dead_after, 0).astype(np.int32)
   counters = np.broadcast_to(counters, tokens.shape)
   sharding = tokens.sharding
   held = {"state": state}
