@@ -54,7 +54,8 @@ class Found:
   grads: sae.Params  # this shard's, of the loss
   tokens_since_fired_F: jax.Array  # int32, with this batch
   peak_rate: jax.Array | float
-  grad_scale: jax.Array | float  # of what is minimised, beside the loss's
+  # What makes them those of what is minimised, such as the loss's logarithm.
+  grad_scale: jax.Array | float
   scalars: dict[str, jax.Array]  # all but the gradient's norm
   threshold: jax.Array | None = None  # BatchTopK's, with this batch
 
@@ -91,8 +92,8 @@ def make_train_step(
   any float dtype, sharded `P("data", None)`; B divides over the data shards.
 
   Scalars (float32, on the device; `train/dead_frac`, `train/lr` are those that
-  the step used): `train/loss`, `train/fvu` (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the
-  batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
+  the step used): `train/loss` (not its logarithm), `train/fvu`
+  (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
   `train/redone` (1: a kernel could not certify its top-k, so the batch was done
   again by the exact path; always 0 where there is no such kernel; of BatchTopK
   1 if it was done densely, see `sae.batch_dense`),

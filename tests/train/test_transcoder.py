@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sae_jax import checkpoint, errors, formats, mesh, sae, store, stream
+from sae_jax import config as config_lib
 from sae_jax.sae import losses, transcoder
 from sae_jax.train import config as train_config
 from sae_jax.train import normalize, optimizer, program, stack, start
@@ -428,3 +430,9 @@ def test_what_is_restored_has_the_structure_of_what_was_saved():
     jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True
   ):
     assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+
+
+def test_the_config_that_comes_with_it_is_one():
+  path = pathlib.Path(__file__).parents[2] / "configs" / "transcoder.py"
+  config = config_lib.load(str(path), train_config.TrainConfig)
+  assert config.sae.skip and config.target == "blocks.9.hook_mlp_out"
