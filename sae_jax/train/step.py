@@ -93,7 +93,8 @@ def make_train_step(
 
   Scalars (float32, on the device; `train/dead_frac`, `train/lr` are those that
   the step used): `train/loss` (not its logarithm), `train/fvu`
-  (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the batch), `train/l0`, `train/dead_frac`, `train/auxk` (before its coefficient),
+  (Σ‖x̂ − x‖² / Σ‖x − x̄‖² of the batch), `train/l0`, `train/dead_frac`,
+  `train/auxk` (before its coefficient),
   `train/redone` (1: a kernel could not certify its top-k, so the batch was done
   again by the exact path; always 0 where there is no such kernel; of BatchTopK
   1 if it was done densely, see `sae.batch_dense`),
