@@ -16,6 +16,7 @@ _COLOURS = (
   "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
   "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
 )  # fmt: skip
+
 Group = list[tuple[quality_table.Problem, quality_table.Entry]]
 
 
@@ -28,7 +29,6 @@ def write(
   To the left all K, to the right the middle one of them over time.
   """
   groups: dict[str, Group] = collections.defaultdict(list)
-  titles = []
   for problem, found in by_problem.items():
     hook, latents, _, activation, batch, steps = problem
     for entry in found:
@@ -37,10 +37,9 @@ def write(
         f" {steps:,} × {batch:,} rows"
       )
       groups[title].append((problem, entry))
-  for title, group in groups.items():
-    titles += [title, f"K={_middle_k(group)}"]
+  titles = ((title, f"K={_middle_k(g)}") for title, g in groups.items())
   figure = subplots.make_subplots(
-    rows=len(groups), cols=2, subplot_titles=titles
+    rows=len(groups), cols=2, subplot_titles=sum(titles, ())
   )
   everyone = sorted({e.system for group in groups.values() for _, e in group})
   colours = {
