@@ -85,15 +85,20 @@ def session_place(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs(session_place):
-  """Processes that tests start load what one of them has compiled.
+def programs(session_place, tmp_path_factory):
+  """What has been compiled once is loaded.
 
-  Tests themselves do not (JAX has read its settings): a process that is killed
-  while it writes leaves a torn entry, which JAX warns of and compiles anew.
+  Processes that tests start share a place. Tests, where a torn entry's warning
+  would be an error, have one of their own: a process that is killed while it
+  writes leaves one, and none is whole before its writer is done.
   """
   place = str(session_place / "programs")
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", place)
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+  jax.config.update(
+    "jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs"))
+  )
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 @pytest.fixture(scope="session")

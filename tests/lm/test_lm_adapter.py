@@ -7,7 +7,6 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
 import torch
 import transformers
@@ -50,6 +49,8 @@ def corrections(lm, targets=ALL, rank=3, first=1, scale=1.0, seed=0):
 
 
 def peft_logits(base, path):
+  import peft  # takes seconds
+
   model = transformers.AutoModelForCausalLM.from_pretrained(
     base, dtype=torch.float32
   )
@@ -120,6 +121,8 @@ def test_peft_opens_what_is_saved(hf_pair, tmp_path, name, targets, rslora):
   ],
 )
 def test_what_peft_saves_is_opened(hf_pair, tmp_path, name, change):
+  import peft  # takes seconds
+
   pair = hf_pair(name)
   model = transformers.AutoModelForCausalLM.from_pretrained(
     pair.path, dtype=torch.float32

@@ -9,7 +9,6 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import peft
 import pytest
 import sft_model
 import torch
@@ -123,6 +122,8 @@ def test_a_full_step_is_torchs(llama_path, tmp_path):
 
 
 def test_an_adapters_step_is_pefts(llama_path, tmp_path):
+  import peft  # takes seconds
+
   examples = sft_model.examples(4)
   model = load(llama_path)
   config = dataclasses.replace(STEP, lora=LORA)
