@@ -71,15 +71,15 @@ def _state(problem, config, seed, on) -> state_lib.TrainState:
   )
 
 
-def _again(problem, config, train_step, state, on) -> Callable[[], None]:
+def _again(problem, train_step, state, on) -> Callable[[], None]:
   """The step on the state that it left; the same latents are always dead."""
   rows = jax.device_put(
     jnp.asarray(problem.rows(), jnp.bfloat16),
     jax.NamedSharding(on, jax.P("data", None)),
   )
   tokens = state.tokens_since_fired_F  # [F], or [S, F] of a stack
-  dead_after = config.resolve_dead_after(_STEPS * problem.batch)
-  counters = np.where(problem.dead_latents(), dead_after, 0).astype(np.int32)
+  # Whatever the wait is, these are over it.
+  counters = np.where(problem.dead_latents(), 2**30, 0).astype(np.int32)
   counters = np.broadcast_to(counters, tokens.shape)
   sharding = tokens.sharding
   held = {"state": state}
@@ -112,7 +112,7 @@ def separate(
     steps=_STEPS,
   )
   steps = [
-    _again(problem, config, train_step, _state(problem, config, seed, on), on)
+    _again(problem, train_step, _state(problem, config, seed, on), on)
     for seed in range(count)
   ]
 
@@ -141,7 +141,7 @@ def stacked(
   state_S = stack.stack_states(
     (_state(problem, config, seed, on) for seed in range(count)), count
   )
-  return _again(problem, config, train_step, state_S, on)
+  return _again(problem, train_step, state_S, on)
 
 
 def encoder_gemm(problem: Problem, dtype: str) -> Callable[[], None]:

@@ -59,7 +59,7 @@ def measure(
   """Estimates, intervals and tests of every latent.
 
   One block: groups are the sample; the variance is the ratio estimator's
-  (Cochran 1977, §6.4), G/(G−1) Σ (z_g − e n_g)² / (Σ n_g)², with G−1 degrees
+  (Cochran 1977, ch. 6), G/(G−1) Σ (z_g − e n_g)² / (Σ n_g)², with G−1 degrees
   of freedom. Several blocks are arms that are a sample too: the estimate is
   their mean, and the variance of arms, Var(e_a)/A, is added, with
   Satterthwaite's degrees of freedom.

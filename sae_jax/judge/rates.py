@@ -69,8 +69,8 @@ def rate_difference(
   """rate(a) − rate(b), of the same units with any number of samples in each.
 
   The interval joins those of the two rates by their distances from the rates,
-  less the correlation over units (Zou and Donner 2008, doi:10.1002/sim.3095,
-  eq. 6), so that 0 of 20 against 0 of 20 is not called exactly equal.
+  less the correlation over units (Zou and Donner 2008, doi:10.1002/sim.3095),
+  so that 0 of 20 against 0 of 20 is not called exactly equal.
 
   Args:
     a: [N] hits.

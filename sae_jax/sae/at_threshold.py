@@ -3,7 +3,7 @@
 """BatchTopK where there is no batch: latents above one threshold are active.
 
 The threshold follows the smallest values that training batches have kept
-(Bussmann et al. 2024, arXiv:2412.06410, eq. 8).
+(Bussmann et al. 2024, arXiv:2412.06410, §3).
 """
 
 import jax

@@ -16,7 +16,6 @@ SPARSE = ("topk", "batch_topk")
 MULTI_TOPK = 4  # `multi_topk`'s reconstruction has so many times k
 # Saturating int32 counters must be able to reach the threshold.
 _MAX_DEAD_AFTER = 2**31 - 2
-_DEAD_AFTER = 10_000_000  # Gao et al. 2024, App. A.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,8 @@ class SaeConfig:
   log_loss: bool | None = None
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
-  # Tokens without firing; None: 10 million, at most a twentieth of the run's.
+  # Tokens without firing. None: 10 million, at most a twentieth of the run's,
+  # but no fewer than a latent takes to turn (`objective.dead_after`).
   dead_after_tokens: int | None = None
   decoder_bias: str = "geometric_median"  # initial b_dec; or "mean"
   # How the dense products are multiplied; sums are float32 either way. bfloat16
@@ -150,18 +150,8 @@ class SaeConfig:
     """As given, or what suits the kind."""
     return self.activation in SPARSE if self.log_loss is None else self.log_loss
 
-  def resolve_dead_after(self, tokens: int) -> int:
-    """Tokens without firing after which a latent is dead, in a run of `tokens`.
-
-    As given, or 10 million, at most a twentieth of the run: AuxK would never
-    help a run that is shorter than what it waits for.
-    """
-    if self.dead_after_tokens is not None:
-      return self.dead_after_tokens
-    return min(_DEAD_AFTER, max(1, tokens // 20))
-
   def resolve_aux_k(self, d_model: int) -> int:
-    """AuxK's latents per row: half the model's width by default (App. A.2)."""
+    """AuxK's latents per row: half the model's width by default, at most F."""
     return min(self.aux_k or max(1, d_model // 2), self.latents)
 
 

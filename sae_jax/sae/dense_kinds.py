@@ -178,11 +178,12 @@ def _jumprelu(params, costs, dots_RF):
 def _charge_count(params, costs, sums, l0):
   """`λ L0`, or `λ (L0 / target − 1)²` of the batch's mean L0; dead latents pay.
 
-  The first is eq. 9 of arXiv:2407.14435. The second, of the same paper's
-  discussion and of Gemma Scope 2, holds L0 at a target; L0 is the batch's mean,
-  so rows may differ. The pre-activation loss, `p Σ_dead ReLU(θ_j − z_j) ‖d_j‖`
-  in units as `_relu`'s, lets latents that never fire come back (Anthropic's
-  January 2025 update, transformer-circuits.pub; here of dead ones only).
+  The first is the loss of arXiv:2407.14435, §3. The second holds the batch's
+  mean L0 at a target, so rows may differ (an appendix of that paper holds each
+  row's; Gemma Scope 2 has a quadratic penalty too). The pre-activation loss,
+  `p Σ_dead ReLU(θ_j − z_j) ‖d_j‖` in units as `_relu`'s, lets latents that
+  never fire come back (Anthropic's January 2025 update,
+  transformer-circuits.pub; here of dead ones only).
   """
   del params
   if costs.target_l0 is None:

@@ -10,9 +10,8 @@ reconstruction g adds up the levels 0 … g:
 so that a pair of level l has the gradient Σ_{g ≥ l} w_g e_g for its output:
 suffix sums of the errors. Matryoshka dictionaries (Bussmann et al. 2025,
 arXiv:2503.17547) take a pair's level from its latent: which of a few nested
-prefixes is the first to hold it. Multi-TopK (Gao et al. 2024, App. A.4) takes
-it from its rank: among the k largest, or among 4 k. One level is the usual
-loss.
+prefixes is the first to hold it. Multi-TopK (Gao et al. 2024) takes it from
+its rank: among the k largest, or among 4 k. One level is the usual loss.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The running mean of a dictionary's weights, which is what is exported.
 
-Gao et al. (2024, App. A) keep an exponential mean with decay 0.999. It takes as
-much memory as the parameters and is one part of the optimizer's state.
+Gao et al. (2024) keep an exponential mean (their code: with decay 0.999). It
+takes as much memory as the parameters and is one part of the optimizer's state.
 """
 
 import dataclasses

@@ -13,6 +13,7 @@ from sae_jax.ops import dispatch
 from sae_jax.sae import dense_losses, losses
 
 _LEAST = 1e-6
+_DEAD_AFTER = 10_000_000  # Gao et al. 2024, App. A.2
 
 
 def loss_and_grads(config: sae.SaeConfig) -> Callable[..., Any]:
@@ -42,6 +43,29 @@ def grad_scale(config: sae.SaeConfig, loss: jax.Array) -> jax.Array | float:
   if not config.resolve_log_loss():
     return 1.0
   return 1 / jnp.where(loss > _LEAST, loss, _LEAST)
+
+
+def dead_after(
+  config: sae.SaeConfig, *, batch: int, steps: int, turn: jax.typing.ArrayLike
+) -> jax.typing.ArrayLike:
+  """Tokens without firing after which a latent is dead; int32 or an int.
+
+  As given, or 10 million, at most a twentieth of the run, which AuxK would
+  otherwise never help; but at least `turn` steps. Sooner it takes latents that
+  are rare or still on their way for dead, and has every one of them model what
+  is left over, where they stay: 28 % of 4,608 were never used after 600 steps
+  that waited for 30 (benchmarks/quality.md).
+
+  Args:
+    batch: tokens of a step.
+    steps: of the run.
+    turn: of `optimizer.steps_to_turn`.
+  """
+  if config.dead_after_tokens is not None:
+    return config.dead_after_tokens
+  wait = jnp.maximum(max(1, steps // 20), turn)
+  most = -(-_DEAD_AFTER // batch)
+  return jnp.minimum(jnp.minimum(wait, most) * batch, _DEAD_AFTER)
 
 
 def loss_spec(

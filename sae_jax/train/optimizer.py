@@ -74,6 +74,16 @@ def resolve_learning_rate(config: OptimizerConfig, latents: int) -> float:
   return 2e-4 / math.sqrt(latents / 2**14)
 
 
+def steps_to_turn(config: OptimizerConfig, latents: int, d_model: int) -> int:
+  """Steps in which a latent can turn altogether, at the peak rate.
+
+  Adam moves a weight by about the rate; those of a row of norm 1 are about
+  1 / √D.
+  """
+  rate = resolve_learning_rate(config, latents)
+  return min(2**31 - 1, math.ceil(1 / (rate * math.sqrt(d_model))))
+
+
 def resolve_warmup(config: OptimizerConfig, steps: int) -> int:
   """Steps of the warm-up: as given, or 1,000, at most a twentieth of the run.
 

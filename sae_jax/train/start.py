@@ -15,7 +15,7 @@ from sae_jax.train import config as config_lib
 from sae_jax.train import normalize
 from sae_jax.train import state as state_lib
 
-# Gao et al. (2024, App. A.1) take the geometric median of 32,768 rows.
+# What Gao et al. (2024, App. A.1) take the geometric median of, in their code.
 _SAMPLE_ROWS = 32_768
 
 

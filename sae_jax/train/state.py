@@ -98,8 +98,8 @@ def init_states(
   Args:
     config: the dictionary.
     optimizer: of `optimizer.make_optimizer`.
-    rows: what is encoded; the sample is for the initial `b_dec` (Gao et al.
-      take 32,768 rows).
+    rows: what is encoded; the sample is for the initial `b_dec` (Gao et al.'s
+      code takes 32,768 rows).
     target: what a transcoder decodes to, of the same tokens; None: it is none.
     seeds: of the initial dictionary rows.
     mesh: `(sae, data, latent)`.

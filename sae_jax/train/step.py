@@ -41,6 +41,7 @@ class Member:
   sparsity: jax.Array | None = None  # float32, after its warm-up
   target_l0: jax.Array | None = None  # float32
   peak_rate: jax.Array | None = None  # float32, of the learning rate
+  turn: jax.Array | None = None  # int32, steps that it takes to turn a latent
 
 
 _AS_CONFIGURED = Member()
@@ -187,6 +188,9 @@ def make_shard_step(
   own_peak = optimizer_lib.resolve_learning_rate(
     optimizer_config, config.latents
   )
+  own_turn = optimizer_lib.steps_to_turn(
+    optimizer_config, config.latents, d_model
+  )
   partition = crosscoder.partition_of(config)
 
   def measure(state, x_BD, member=_AS_CONFIGURED, target_BE=None):
@@ -195,8 +199,11 @@ def make_shard_step(
       target_BE = treatment.apply(state.outputs, target_BE)
       target_BE = lax.optimization_barrier(target_BE)
     batch = x_BD.shape[0] * mesh.shape["data"]
-    dead_F = state.tokens_since_fired_F >= config.resolve_dead_after(
-      steps * batch
+    dead_F = state.tokens_since_fired_F >= objective.dead_after(
+      config,
+      batch=batch,
+      steps=steps,
+      turn=own_turn if member.turn is None else member.turn,
     )
     dead = jnp.sum(dead_F, dtype=jnp.float32)
     if mesh.shape["latent"] > 1:

@@ -101,6 +101,29 @@ def _together(on, count):
   return jax.tree.map(np.asarray, states), trace
 
 
+def test_each_member_has_the_wait_of_its_own_rate():
+  on = _mesh(1, 1, 1)
+  step = stacked.make_stacked_step(
+    [dataclasses.replace(c, dead_after_tokens=None) for c in CONFIGS],
+    OPTIMIZERS,
+    on,
+    d_model=D,
+    steps=STEPS,
+    hooks=(1, 0),
+  )
+  state_S = _stack(on)
+  # 25 and 84 steps of 32 tokens.
+  tokens_SF = np.stack([n * B - 24 + np.arange(F) for n in (25, 84)])
+  state_S = dataclasses.replace(
+    state_S,
+    tokens_since_fired_F=jax.device_put(
+      tokens_SF.astype(np.int32), state_S.tokens_since_fired_F.sharding
+    ),
+  )
+  _, scalars_S = step(state_S, _batch(on, 0))
+  np.testing.assert_array_equal(scalars_S["train/dead_frac"], 1 - 24 / F)
+
+
 def test_a_mesh_of_stacks_makes_the_same_first_step():
   states, (scalars_S,) = _together(_mesh(2, 2, 2), 1)
   expected, (expected_S,) = _together(_mesh(1, 1, 1), 1)

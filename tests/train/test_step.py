@@ -215,16 +215,34 @@ def test_a_loss_that_is_nothing_or_not_finite_makes_no_scale_infinite():
   assert objective.grad_scale(linear, jnp.float32(0.25)) == 1
 
 
-def test_latents_are_dead_after_a_twentieth_of_a_short_run():
+def test_latents_are_dead_once_they_could_have_turned():
   config = dataclasses.replace(CONFIG, dead_after_tokens=None)
   on = _mesh(1, 1)
+  turn = 25  # steps of 1e-2 = entries of a row of norm 1, 1 / √16
   state = dataclasses.replace(
-    _init(on, config), tokens_since_fired_F=jnp.arange(F, dtype=jnp.int32)
+    _init(on, config),
+    tokens_since_fired_F=turn * B - 48 + jnp.arange(F, dtype=jnp.int32),
   )
   _, scalars = _step(1, 1, config)(state, _batch(on))
-  assert scalars["train/dead_frac"] == 1 - STEPS * B // 20 / F
-  assert config.resolve_dead_after(10**9) == 10_000_000
-  assert CONFIG.resolve_dead_after(10**9) == DEAD_AFTER
+  assert scalars["train/dead_frac"] == 1 - 48 / F
+
+
+@pytest.mark.parametrize(
+  ("steps", "turn", "tokens"),
+  [
+    (1200, 42, 60 * 256),  # a twentieth of the run
+    (1200, 110, 110 * 256),
+    (10, 1, 256),
+    (10**6, 42, 10_000_000),
+    (1200, 2**31 - 1, 10_000_000),
+  ],
+)
+def test_dead_after(steps, turn, tokens):
+  config = dataclasses.replace(CONFIG, dead_after_tokens=None)
+  sizes = {"batch": 256, "steps": steps}
+  assert objective.dead_after(config, turn=turn, **sizes) == tokens
+  assert objective.dead_after(config, turn=jnp.int32(turn), **sizes) == tokens
+  assert objective.dead_after(CONFIG, turn=turn, **sizes) == DEAD_AFTER
 
 
 def test_counters_count_tokens():
