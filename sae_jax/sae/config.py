@@ -46,7 +46,7 @@ class SaeConfig:
   log_loss: bool | None = None
   aux_k: int | None = None  # None: d_model // 2, at most F
   aux_coefficient: float = 1 / 32  # 0 turns AuxK off
-  # Tokens without firing. None: 10 million, at most a twentieth of the run's,
+  # Tokens without firing. None: 10 million, at most a fortieth of the run's,
   # but no fewer than a latent takes to turn (`objective.dead_after`).
   dead_after_tokens: int | None = None
   decoder_bias: str = "geometric_median"  # initial b_dec; or "mean"

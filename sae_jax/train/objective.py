@@ -50,11 +50,11 @@ def dead_after(
 ) -> jax.typing.ArrayLike:
   """Tokens without firing after which a latent is dead; int32 or an int.
 
-  As given, or 10 million, at most a twentieth of the run, which AuxK would
-  otherwise never help; but at least `turn` steps. Sooner it takes latents that
-  are rare or still on their way for dead, and has every one of them model what
-  is left over, where they stay: 28 % of 4,608 were never used after 600 steps
-  that waited for 30 (benchmarks/quality.md).
+  As given, or 10 million, at most a fortieth of the run, which AuxK would
+  otherwise help too late; but at least `turn` steps. Sooner it takes latents
+  that are rare or still on their way for dead, and has every one of them model
+  what is left over, where they stay: 28 % of 4,608 were never used after 600
+  steps that waited for 30 and not 110 (benchmarks/quality.md).
 
   Args:
     batch: tokens of a step.
@@ -63,7 +63,7 @@ def dead_after(
   """
   if config.dead_after_tokens is not None:
     return config.dead_after_tokens
-  wait = jnp.maximum(max(1, steps // 20), turn)
+  wait = jnp.maximum(max(1, steps // 40), turn)
   most = -(-_DEAD_AFTER // batch)
   return jnp.minimum(jnp.minimum(wait, most) * batch, _DEAD_AFTER)
 
