@@ -191,6 +191,7 @@ def _settings(
         learning_rate=config.get("optimizer", {}).get("learning_rate")
       ),
       config["sae"]["latents"],
+      config["steps"],
     ),
     "aux_coefficient": config["sae"].get("aux_coefficient"),
     "sparsity": config["sae"].get("sparsity"),

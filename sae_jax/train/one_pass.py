@@ -46,7 +46,7 @@ def make_apply(
     steps: the length of the run.
     implementation: of the operation; None: by the mesh's platform.
   """
-  own_peak = optimizer_lib.resolve_learning_rate(config, latents)
+  own_peak = optimizer_lib.resolve_learning_rate(config, latents, steps)
   platform = mesh.devices.flat[0].platform
   move = _make_move(config, implementation or dispatch.for_platform(platform))
 

@@ -20,6 +20,9 @@ from sae_jax import errors, sae
 from sae_jax.train import averaging
 
 _WARMUP = 1000  # steps
+_PEAK, _PEAK_LATENTS = 2e-4, 2**14  # Gao et al. 2024
+# Below so many steps the peak rises, to so many times that at most.
+_SHORT_RUN, _FASTER = 3000, 2.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class OptimizerConfig:
   wrong shows as a non-finite `train/loss`, which stops the run.
   """
 
-  learning_rate: float | None = None  # None: 2e-4 / sqrt(latents / 2**14)
+  # Peak; None: 2e-4 / sqrt(latents / 2**14), in short runs 2.5 times that.
+  learning_rate: float | None = None
   # Linear, from lr / warmup_steps; None: 1,000, at most a twentieth of the run.
   warmup_steps: int | None = None
   decay_fraction: float = 0.2  # of all steps, at the end, linear towards 0
@@ -47,7 +51,7 @@ class OptimizerConfig:
     if rate is not None and not (math.isfinite(rate) and rate > 0):
       raise errors.InputError(
         f"optimizer.learning_rate={rate}: need a number > 0, or None for"
-        " 2e-4 / sqrt(latents / 2**14)"
+        " 2e-4 / sqrt(latents / 2**14), more in short runs"
       )
     if self.warmup_steps is not None and self.warmup_steps < 0:
       raise errors.InputError(
@@ -67,20 +71,30 @@ class OptimizerConfig:
       raise errors.InputError(f"optimizer.eps={self.eps}: need a number > 0")
 
 
-def resolve_learning_rate(config: OptimizerConfig, latents: int) -> float:
-  """The peak rate: as given, or 2e-4 / sqrt(latents / 2^14) (Gao et al.)."""
+def resolve_learning_rate(
+  config: OptimizerConfig, latents: int, steps: int
+) -> float:
+  """The peak rate: as given, or 2e-4 / √(latents / 2^14) (Gao et al. 2024).
+
+  That was found in long runs. One of fewer than 3,000 steps ends before latents
+  have gone far, so its rate is 3,000 / steps times that, at most 2.5 times; at
+  5 times, and in longer runs, latents die of it (benchmarks/quality.md).
+  """
   if config.learning_rate is not None:
     return config.learning_rate
-  return 2e-4 / math.sqrt(latents / 2**14)
+  rate = _PEAK / math.sqrt(latents / _PEAK_LATENTS)
+  return rate * min(_FASTER, max(1.0, _SHORT_RUN / steps))
 
 
-def steps_to_turn(config: OptimizerConfig, latents: int, d_model: int) -> int:
+def steps_to_turn(
+  config: OptimizerConfig, latents: int, d_model: int, steps: int
+) -> int:
   """Steps in which a latent can turn altogether, at the peak rate.
 
   Adam moves a weight by about the rate; those of a row of norm 1 are about
   1 / √D.
   """
-  rate = resolve_learning_rate(config, latents)
+  rate = resolve_learning_rate(config, latents, steps)
   return min(2**31 - 1, math.ceil(1 / (rate * math.sqrt(d_model))))
 
 
@@ -103,7 +117,7 @@ def schedule(
   Step i < warmup_steps has (i + 1) / warmup_steps of the peak, the last step
   has 1 / decay_steps of it; where the two overlap the smaller one holds.
   """
-  peak = resolve_learning_rate(config, latents)
+  peak = resolve_learning_rate(config, latents, steps)
   return lambda step: rate_at(config, step, peak=peak, steps=steps)
 
 

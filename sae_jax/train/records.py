@@ -221,7 +221,9 @@ def _last(path: pathlib.Path, having: str = "train/loss") -> dict[str, Any]:
 
 
 def _rate(member: config_lib.TrainConfig) -> float:
-  return optimizer.resolve_learning_rate(member.optimizer, member.sae.latents)
+  return optimizer.resolve_learning_rate(
+    member.optimizer, member.sae.latents, member.steps
+  )
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def make_stacked_step(
     out_specs=(state_specs, jax.P("sae")),
     check_vma=False,
   )
-  members_S = _differences(configs, optimizer_configs, sites, d_model)
+  members_S = _differences(configs, optimizer_configs, sites, d_model, steps)
   return jax.jit(
     lambda state_S, x: sharded(state_S, members_S, x),
     in_shardings=(shardings, by_row),
@@ -248,11 +248,15 @@ def _stacked_rows(rows, sites):
   return together(sites.hooks), together(sites.targets)
 
 
-def _differences(configs, optimizer_configs, sites, d_model):
+def _differences(configs, optimizer_configs, sites, d_model, steps):
   """[S] of what the members differ in, for programs that all of them share."""
   both = list(zip(optimizer_configs, configs, strict=True))
-  rates = [optimizer_lib.resolve_learning_rate(o, c.latents) for o, c in both]
-  turns = [optimizer_lib.steps_to_turn(o, c.latents, d_model) for o, c in both]
+  rates = [
+    optimizer_lib.resolve_learning_rate(o, c.latents, steps) for o, c in both
+  ]
+  turns = [
+    optimizer_lib.steps_to_turn(o, c.latents, d_model, steps) for o, c in both
+  ]
   member = step_lib.Member(
     k=_varying([c.k for c in configs], np.int32),
     aux_coefficient=_varying([c.aux_coefficient for c in configs], np.float32),

@@ -186,10 +186,10 @@ def make_shard_step(
     implementation=implementation,
   )
   own_peak = optimizer_lib.resolve_learning_rate(
-    optimizer_config, config.latents
+    optimizer_config, config.latents, steps
   )
   own_turn = optimizer_lib.steps_to_turn(
-    optimizer_config, config.latents, d_model
+    optimizer_config, config.latents, d_model, steps
   )
   partition = crosscoder.partition_of(config)
 

@@ -49,8 +49,24 @@ def test_the_default_warm_up_is_a_part_of_the_run():
 def test_the_default_rate_falls_with_the_root_of_the_width():
   config = optimizer_lib.OptimizerConfig()
   rate = optimizer_lib.resolve_learning_rate
-  assert rate(config, 2**14) == pytest.approx(2e-4)
-  assert rate(config, 2**18) == pytest.approx(5e-5)
+  assert rate(config, 2**14, 10**5) == pytest.approx(2e-4)
+  assert rate(config, 2**18, 10**5) == pytest.approx(5e-5)
+
+
+@pytest.mark.parametrize(
+  ("steps", "times"), [(1, 2.5), (1200, 2.5), (1500, 2), (3000, 1), (4000, 1)]
+)
+def test_the_default_rate_rises_in_short_runs(steps, times):
+  rate = optimizer_lib.resolve_learning_rate
+  default = optimizer_lib.OptimizerConfig()
+  assert rate(default, 2**14, steps) == pytest.approx(times * 2e-4)
+  given = optimizer_lib.OptimizerConfig(learning_rate=1e-3)
+  assert rate(given, 2**14, steps) == 1e-3
+
+
+def test_steps_to_turn_are_those_of_a_unit_row():
+  config = optimizer_lib.OptimizerConfig(learning_rate=1e-3)
+  assert optimizer_lib.steps_to_turn(config, 64, 576, 10) == 42  # 1e3 / 24
 
 
 def test_one_update_is_adam_on_the_tangent_then_the_sphere():
